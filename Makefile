@@ -1,0 +1,55 @@
+# The one entrance. Everything is written inside the checkout: .venv (and .venvs for further interpreters), .cache, dist.
+# `make demo` and `make test` work alone, each from a fresh clone; a second run reuses what fits (tools/environment.py).
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint suite bench soak lock clean distclean venv venv-test
+
+SHELL := /bin/sh
+VENV := .venv/bin
+export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
+# Two workers on two cores: most tests wait for processes, which leaves the second core idle otherwise. A file's tests stay
+# in one worker, as a file shares its pool. PYTEST_WORKERS=0 runs all in one process.
+PYTEST_WORKERS ?= 2
+PYTEST := $(VENV)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
+OPTIONS ?=
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+venv:
+	@python=$$(tools/find-python) && "$$python" tools/environment.py .venv build runtime demo --project
+
+venv-test:
+	@python=$$(tools/find-python) && "$$python" tools/environment.py .venv build runtime demo suite test --project
+
+demo: venv  ## classify real scans in a sandbox, then try to break out of it
+	@$(VENV)/python examples/demo.py
+
+test: lint suite  ## linters, types, layers, all tests; on further interpreters and as an unprivileged uid the fast part
+	@$(VENV)/python tools/elsewhere.py unprivileged -n $(PYTEST_WORKERS) --dist loadfile
+	@$(VENV)/python tools/elsewhere.py pythons -n $(PYTEST_WORKERS) --dist loadfile
+
+suite: venv-test  ## all tests on the main interpreter only (OPTIONS="-k word" goes to pytest)
+	$(PYTEST) $(OPTIONS)
+
+lint: venv-test  ## ruff, mypy --strict, import-linter
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports --no-logo
+
+bench: venv-test  ## latency and throughput of a call here, beside the bare socket
+	$(VENV)/pyproc bench $(OPTIONS)
+
+soak: venv-test  ## calls, kills and refusals for SECONDS=60, then what is left behind
+	$(VENV)/python bench/soak.py --seconds $(or $(SECONDS),60)
+
+lock:  ## renew the hash-pinned requirement files (needs uv and the network)
+	requirements/lock
+
+clean:  ## what was built and measured; keeps the downloaded packages
+	rm -rf .venv .venvs dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## the downloaded packages too
+	rm -rf .cache

@@ -1,0 +1,1 @@
+"""What an operator may set: units and options, validated before anything starts."""

@@ -1,0 +1,86 @@
+"""Sandbox and Limits: what a pool's workers may do and use. Frozen, validated when made.
+
+The defaults are the safe ones: profile strict, every layer wanted. Switching a layer off is explicit and visible in
+`status()`; no default weakens anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pyproc.config.units import parse_size, parse_time
+from pyproc.errors import ConfigError
+
+LAYERS = ("descriptors", "environment", "user_namespace", "pid_namespace", "network_namespace", "ipc_namespace",
+          "uts_namespace", "cgroup_namespace", "mount_namespace", "rlimits", "capabilities", "no_new_privs", "dumpable",
+          "parent_death", "mdwe", "landlock", "seccomp", "cgroup")
+WANTED = ("require", "prefer", "off")
+COUNT_MAX = 1 << 20  # tasks, descriptors, files
+
+
+class Sandbox:
+    """`profile`: strict, default or a file in OCI seccomp format; `read`: paths that workers may read;
+    `scratch`: bytes of writable space at /scratch (profile default only); `layers`: name -> require, prefer or off."""
+
+    __slots__ = ("layers", "profile", "read", "scratch")
+
+    def __init__(self, profile: str = "strict", *, read: Sequence[str | os.PathLike[str]] = (),
+                 scratch: str | int | None = None, layers: Mapping[str, str] | None = None) -> None:
+        if isinstance(read, (str, bytes)):
+            raise ConfigError(f"sandbox.read is {read!r}; give a list of paths")
+        chosen = dict(layers or {})
+        for name, wanted in chosen.items():
+            if name not in LAYERS:
+                raise ConfigError(f"sandbox.layers names {name!r}; layers are {', '.join(LAYERS)}")
+            if wanted not in WANTED:
+                raise ConfigError(f"sandbox.layers[{name!r}] is {wanted!r}; write require, prefer or off")
+        if scratch is not None and profile == "strict":
+            raise ConfigError("sandbox.scratch is set and profile strict cannot write files; use profile default")
+        self.profile = profile
+        self.read = tuple(os.path.abspath(os.fspath(path)) for path in read)
+        self.scratch = None if scratch is None else parse_size("sandbox.scratch", scratch)
+        self.layers = chosen
+
+
+class Limits:
+    """What a worker may use. Sizes in bytes or as "64 MiB", times in seconds or as "60 s"."""
+
+    __slots__ = ("cpu_time", "cpus", "file_size", "memory", "open_files", "output", "processes", "request", "response",
+                 "scratch_files", "threads")
+
+    def __init__(self, *, memory: str | int = "1 GiB", cpu_time: str | float = "60 s", cpus: float | None = None,
+                 processes: int = 1, threads: int = 16, open_files: int = 128, file_size: str | int = "64 MiB",
+                 scratch_files: int = 1000, output: str | int = "1 MiB", request: str | int = "8 MiB",
+                 response: str | int = "64 MiB") -> None:
+        sizes = {"memory": memory, "file_size": file_size, "output": output, "request": request, "response": response}
+        for name, size in sizes.items():
+            setattr(self, name, parse_size(f"limits.{name}", size))
+        for name in ("request", "response"):
+            if not 64 <= getattr(self, name) < 1 << 31:
+                raise ConfigError(f"limits.{name} is {sizes[name]!r}, possible are 64 B to 2 GiB")
+        if self.memory < 64 << 20:
+            raise ConfigError(f"limits.memory is {memory!r}; CPython needs at least 64 MiB")
+        self.cpu_time = parse_time("limits.cpu_time", cpu_time)
+        counts: dict[str, Any] = {"processes": processes, "threads": threads, "open_files": open_files,
+                                  "scratch_files": scratch_files}
+        for name, count in counts.items():
+            if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= COUNT_MAX:
+                raise ConfigError(f"limits.{name} is {count!r}, possible are 1 to {COUNT_MAX}")
+            setattr(self, name, count)
+        if self.open_files < 16:
+            raise ConfigError(f"limits.open_files is {open_files}; CPython needs at least 16")
+        if cpus is not None and not 0 < cpus <= 1024:
+            raise ConfigError(f"limits.cpus is {cpus!r}, it must be above 0")
+        self.cpus = cpus
+
+    memory: int
+    file_size: int
+    output: int
+    request: int
+    response: int
+    processes: int
+    threads: int
+    open_files: int
+    scratch_files: int

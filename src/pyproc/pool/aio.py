@@ -1,0 +1,161 @@
+"""The asyncio face: the same core, driven by the event loop; no thread is between a call and its worker.
+
+A call sends, tries one receive at once and only then waits: on a fast function the answer is often there already.
+Cancelling the task cancels the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Any
+
+from pyproc.pool.core import Core, Waiter
+from pyproc.supervisor.state import Worker
+from pyproc_wire.connection import Failed, Part, Succeeded
+from pyproc_wire.errors import RemoteProtocolError
+from pyproc_wire.limits import PARTS_AHEAD, RECV_BYTES
+
+
+class AsyncPool:
+    """As Pool, with the options of Pool; started by `async with` or `await start()`."""
+
+    def __init__(self, script: str | os.PathLike[str], **options: Any) -> None:
+        self._script = script
+        self._options = options
+        self._started: Core | None = None
+
+    async def start(self) -> None:
+        """Boot the workers, without blocking the loop. Raises ConfigError, ProtectionUnavailable."""
+        if self._started is None:
+            self._started = await asyncio.to_thread(Core, self._script, **self._options)
+
+    @property
+    def _core(self) -> Core:
+        if self._started is None:
+            raise RuntimeError("the pool is not started; use `async with AsyncPool(…)` or `await pool.start()`")
+        return self._started
+
+    async def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
+        """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
+        core = self._core
+        deadline = core.deadline(method, timeout)
+        worker = core.take() or await self._wait(method, deadline)
+        frame = core.begin(worker, method, body, deadline)
+        try:
+            await self._send(worker.sock, frame)
+            while True:
+                for event in worker.connection.receive(await self._receive(worker.sock)):
+                    if type(event) is Succeeded or type(event) is Failed:
+                        return core.finish(worker, event)
+        except (OSError, RemoteProtocolError) as error:
+            raise await asyncio.to_thread(core.lost, worker, error) from error
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            core.abandoned(worker)
+            raise
+
+    async def stream(self, method: str, body: Any = None, *,
+                     timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
+        """The parts of a generator as they come; closing it cancels the call."""
+        core = self._core
+        deadline = core.deadline(method, timeout)
+        worker = core.take() or await self._wait(method, deadline)
+        frame = core.begin(worker, method, body, deadline, stream=True)
+        id, taken, over = worker.call_id, 0, False
+        try:
+            await self._send(worker.sock, frame)
+            while True:
+                for event in worker.connection.receive(await self._receive(worker.sock)):
+                    if type(event) is Part:
+                        yield core.part(worker, event)
+                        taken += 1
+                        if taken >= PARTS_AHEAD // 2:
+                            await self._send(worker.sock, worker.connection.credit(id, taken))
+                            taken = 0
+                    elif type(event) is Succeeded or type(event) is Failed:
+                        over = True
+                        single = core.finish(worker, event)
+                        if single is not None:
+                            yield single
+                        return
+        except (OSError, RemoteProtocolError) as error:
+            over = True
+            raise await asyncio.to_thread(core.lost, worker, error) from error
+        finally:
+            if not over and worker.call_id == id and worker.death is None:
+                core.abandoned(worker)
+
+    async def _wait(self, method: str, deadline: float) -> Worker:
+        core, loop = self._core, asyncio.get_running_loop()
+        woken = asyncio.Event()
+        waiter = Waiter(lambda: loop.call_soon_threadsafe(woken.set))
+        core.enqueue(waiter)
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await woken.wait()
+        except TimeoutError:
+            pass
+        except BaseException:
+            given = core.leave(waiter)
+            if given is not None:
+                core.give_back(given)
+            raise
+        worker = waiter.worker or core.leave(waiter)
+        if worker is None:
+            raise core.late_in_queue(method)
+        return worker
+
+    async def _send(self, sock: socket.socket, frame: bytes) -> None:
+        sent = 0
+        while sent < len(frame):
+            try:
+                sent += sock.send(frame[sent:] if sent else frame, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                await self._ready(sock, write=True)
+
+    async def _receive(self, sock: socket.socket) -> bytes:
+        while True:
+            try:
+                return sock.recv(RECV_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                await self._ready(sock, write=False)
+
+    async def _ready(self, sock: socket.socket, *, write: bool) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
+
+        def settle() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        add(sock, settle)
+        try:
+            await future
+        finally:
+            remove(sock)
+
+    def functions(self) -> dict[str, Any]:
+        """Name -> schemas and promises, as Pool.functions."""
+        return dict(self._core.supervisor.functions)
+
+    def status(self) -> dict[str, Any]:
+        """As Pool.status."""
+        return self._core.status()
+
+    async def close(self, grace: float = 0.0) -> None:
+        """End every worker; nothing is left behind."""
+        if self._started is not None:
+            await asyncio.to_thread(self._started.supervisor.close, grace)
+
+    async def __aenter__(self) -> AsyncPool:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        await self.close()

@@ -1,0 +1,150 @@
+"""The blocking face: a call is one send and one receive in the caller's own thread, and nothing waits under a lock."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+from pyproc.pool.core import Core, Waiter
+from pyproc.supervisor.state import Worker
+from pyproc_wire.connection import Failed, Part, Succeeded
+from pyproc_wire.errors import RemoteProtocolError
+from pyproc_wire.limits import PARTS_AHEAD, RECV_BYTES
+
+
+class Pool:
+    """Sandboxed workers for one script (contract, section 3). Raises ConfigError, ProtectionUnavailable.
+
+    `script` is a path; `workers` processes; `isolation` worker or call; `timeout` seconds or "30 s" for each call;
+    `queue` calls may wait; a worker is replaced after `max_requests` (0: never); `env` is its whole environment; `preload`
+    names modules to import before the script; `zygote=False` boots each worker apart, for scripts that start threads.
+    """
+
+    def __init__(self, script: str | os.PathLike[str], **options: Any) -> None:
+        self._core = Core(script, **options)
+        self._executor: ThreadPoolExecutor | None = None
+        self._submitting = threading.Lock()
+
+    def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
+        """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
+        core = self._core
+        deadline = core.deadline(method, timeout)
+        worker = core.take() or self._wait(method, deadline)
+        frame = core.begin(worker, method, body, deadline)
+        try:
+            sock, receive = worker.sock, worker.connection.receive
+            sock.sendall(frame)
+            while True:
+                for event in receive(sock.recv(RECV_BYTES)):
+                    if type(event) is Succeeded or type(event) is Failed:
+                        return core.finish(worker, event)
+                    if type(event) is not Part:
+                        raise core.lost(worker)
+        except (OSError, RemoteProtocolError) as error:
+            raise core.lost(worker, error) from error
+        except (KeyboardInterrupt, SystemExit):
+            core.abandoned(worker)
+            raise
+
+    def _wait(self, method: str, deadline: float) -> Worker:
+        core = self._core
+        gate = threading.Lock()
+        gate.acquire()
+        waiter = Waiter(gate.release)
+        core.enqueue(waiter)
+        try:
+            gate.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            given = core.leave(waiter)
+            if given is not None:
+                core.give_back(given)
+            raise
+        worker = waiter.worker or core.leave(waiter)
+        if worker is None:
+            raise core.late_in_queue(method)
+        return worker
+
+    def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
+        """The parts of a generator as they come; closing the iterator cancels the call."""
+        core = self._core
+        deadline = core.deadline(method, timeout)
+        worker = core.take() or self._wait(method, deadline)
+        frame = core.begin(worker, method, body, deadline, stream=True)
+        id, taken, over = worker.call_id, 0, False
+        try:
+            worker.sock.sendall(frame)
+            while True:
+                for event in worker.connection.receive(worker.sock.recv(RECV_BYTES)):
+                    if type(event) is Part:
+                        yield core.part(worker, event)
+                        taken += 1
+                        if taken >= PARTS_AHEAD // 2:
+                            worker.sock.sendall(worker.connection.credit(id, taken))
+                            taken = 0
+                    elif type(event) is Succeeded or type(event) is Failed:
+                        over = True
+                        single = core.finish(worker, event)
+                        if single is not None:
+                            yield single
+                        return
+                    else:
+                        over = True
+                        raise core.lost(worker)
+        except (OSError, RemoteProtocolError) as error:
+            over = True
+            raise core.lost(worker, error) from error
+        finally:
+            if not over and worker.call_id == id and worker.death is None:
+                core.abandoned(worker)
+
+    def submit(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Future[Any]:
+        """The call in another thread, as a concurrent.futures.Future."""
+        with self._submitting:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self._core.supervisor.spec.workers, "pyproc-submit")
+        return self._executor.submit(self.call, method, body, timeout=timeout)
+
+    def map(self, method: str, bodies: Iterable[Any], *, timeout: float | str | None = None) -> Iterator[Any]:
+        """The results in order; twice as many calls as workers are in flight. The first error is raised in its place."""
+        window: deque[Future[Any]] = deque()
+        bound = 2 * self._core.supervisor.spec.workers
+        try:
+            for body in bodies:
+                window.append(self.submit(method, body, timeout=timeout))
+                if len(window) >= bound:
+                    yield window.popleft().result()
+            while window:
+                yield window.popleft().result()
+        finally:
+            for future in window:
+                future.cancel()
+
+    def functions(self) -> dict[str, Any]:
+        """Name -> {"input", "output" (JSON Schemas), "stream", "timeout", "idempotent"}."""
+        return dict(self._core.supervisor.functions)
+
+    def status(self) -> dict[str, Any]:
+        """Workers and states, ledger, deaths by reason, layers in force."""
+        return self._core.status()
+
+    def close(self, grace: float = 0.0) -> None:
+        """End every worker; calls in flight get `grace` seconds. Nothing is left behind."""
+        if self._core.owner != os.getpid():
+            return
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+        self._core.supervisor.close(grace)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+

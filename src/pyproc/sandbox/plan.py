@@ -1,0 +1,152 @@
+"""From a specification and what the machine grants to the plan that the jail executes. Pure: decides, does not act.
+
+Rules: a required layer that is missing is a refusal that names it; a preferred one is reported as missing and left out;
+a layer is never dropped in silence. The plan is plain JSON, as it crosses to a process that has only the standard
+library; `pyproc_worker.jail.apply` is its only reader.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from pyproc.config.options import Limits, Sandbox
+from pyproc.errors import ConfigError, ProtectionUnavailable
+from pyproc.sandbox import derive, profile
+from pyproc.sandbox.interpreter import Interpreter
+from pyproc.sandbox.probe import NEEDS
+
+REQUIRED = frozenset({"no_new_privs", "capabilities", "rlimits", "descriptors", "environment", "seccomp"})
+FILESYSTEM_WALLS = ("mount_namespace", "landlock")
+NAMESPACES = ("user", "pid", "network", "ipc", "uts", "cgroup", "mount")
+INNER_ID = 1000  # the uid and gid that a worker of a root supervisor has inside
+FIRST_WORKER_UID, WORKER_UIDS = 61184, 256  # never 65534: an unmapped peer is shown as that
+SCRATCH = "/scratch"
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class LayerState(msgspec.Struct, frozen=True):
+    """`state`: enforced, missing or off; `wanted`: require, prefer or off; `detail`: the kernel's refusal."""
+
+    state: str
+    wanted: str
+    detail: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """`document` for the jail; `environment`; the maps that the supervisor writes; the ids that it expects to see."""
+
+    document: dict[str, Any]
+    environment: dict[str, str]
+    layers: dict[str, LayerState]
+    uid_map: str
+    gid_map: str
+    deny_setgroups: bool
+    host_uid: int
+    host_gid: int
+
+
+def layers(sandbox: Sandbox, granted: Mapping[str, str]) -> dict[str, LayerState]:
+    """Decide each layer of contract section 10. Raises ProtectionUnavailable naming the first missing required one."""
+    decided: dict[str, LayerState] = {}
+    for name in NEEDS:
+        wanted = sandbox.layers.get(name, "require" if name in REQUIRED else "prefer")
+        refusal = granted.get(name, "not granted")
+        state = "off" if wanted == "off" else "missing" if refusal else "enforced"
+        decided[name] = LayerState(state, wanted, refusal)
+        if state == "missing" and wanted == "require":
+            _refuse(name, refusal)
+    walls = [decided[name] for name in FILESYSTEM_WALLS]
+    if all(wall.state == "missing" for wall in walls):
+        _refuse("landlock", "and mount_namespace is missing too: one file system wall is required")
+    return decided
+
+
+def build(
+    *, sandbox: Sandbox, limits: Limits, interpreter: Interpreter, granted: Mapping[str, str], landlock_abi: int,
+    environment: Mapping[str, str], script: str, source: str, preload: tuple[str, ...], workers: int, ordinal: int,
+    solo: bool, uid: int, gid: int, cgroups: list[str],
+) -> Plan:
+    """The whole plan of one zygote. Raises ConfigError, ProtectionUnavailable."""
+    decided = layers(sandbox, granted)
+    on = {name for name, layer in decided.items() if layer.state == "enforced"}
+    rules = profile.shipped(sandbox.profile) if sandbox.profile in ("strict", "default") else _from_file(sandbox.profile)
+    namespaces = [kind for kind in NAMESPACES if f"{kind}_namespace" in on]
+    host_uid, host_gid, become = uid, gid, None
+    if uid == 0:
+        host_uid = host_gid = FIRST_WORKER_UID + ordinal % WORKER_UIDS
+        become = [INNER_ID, INNER_ID] if "user" in namespaces else [host_uid, host_gid]
+    readable = _outermost([*interpreter.readable, *sandbox.read])
+    for path in sandbox.read:
+        if not os.path.exists(path):
+            raise ConfigError(f"sandbox.read names {path!r}, which does not exist; remove it or create it")
+    template, marks = derive.worker_template(rules)
+    document = {
+        "layers": sorted(on), "namespaces": [kind for kind in namespaces if kind != "user"],
+        "mounts": [{"source": p, "target": p, "flags": ["ro", "nosuid", "nodev"]} for p in readable]
+        + [{"source": p, "target": p, "flags": ["nosuid", "noexec"]} for p in DEVICES if os.path.exists(p)],
+        "links": {f"/{name}": os.readlink(f"/{name}") for name in ("lib", "lib64", "bin", "sbin")
+                  if os.path.islink(f"/{name}")},
+        "scratch": {"path": SCRATCH, "bytes": sandbox.scratch or 0, "files": limits.scratch_files},
+        "hostname": "sandbox", "rlimits": rlimits(limits, workers, address_space="cgroup" not in on),
+        "become": become, "bounding": uid == 0 or "user" in namespaces,
+        "landlock": {"abi": min(landlock_abi, 7), "rules": [(p, "read") for p in readable]
+                     + [(p, "write" if p == "/dev/null" else "read") for p in DEVICES]
+                     + ([(SCRATCH, "write")] if sandbox.scratch else [])},
+        "seccomp": {"zygote": base64.b64encode(derive.zygote_filter(rules)).decode()} if "seccomp" in on else None,
+        "worker": {
+            "setsid": sandbox.profile != "strict", "user_namespace": "user" in namespaces,
+            "landlock": {"abi": min(landlock_abi, 7)} if "landlock" in on and landlock_abi >= 4 else None,
+            "seccomp": base64.b64encode(template).decode() if "seccomp" in on else None, "marks": list(marks),
+        },
+        "sys_path": list(interpreter.sys_path), "site_path": list(interpreter.site_path), "preload": list(preload),
+        "script": {"path": script, "source": source}, "solo": solo, "cgroups": cgroups,
+        "limits": {"request": limits.request, "response": limits.response},
+    }
+    inner = "".join(("0 0 1", f"\n{INNER_ID} {host_uid} 1")) if uid == 0 else f"0 {uid} 1"
+    inner_gid = "".join(("0 0 1", f"\n{INNER_ID} {host_gid} 1")) if uid == 0 else f"0 {gid} 1"
+    home = {"HOME": SCRATCH, "TMPDIR": SCRATCH, "LC_CTYPE": "C.UTF-8", **ONE_THREAD}
+    return Plan(document, {**home, **environment}, decided, inner, inner_gid, uid != 0, host_uid, host_gid)
+
+
+def rlimits(limits: Limits, workers: int, *, address_space: bool) -> dict[str, list[int]]:
+    """RLIMIT name -> [soft, hard], for the zygote and so for what it forks. NPROC is narrowed for each worker later."""
+    tasks = workers * (limits.threads + limits.processes) + 16
+    flat = {"CORE": 0, "NOFILE": limits.open_files, "FSIZE": limits.file_size, "NPROC": tasks, "MEMLOCK": 0,
+            "MSGQUEUE": 0, "SIGPENDING": 64, "NICE": 0, "RTPRIO": 0}
+    if address_space:
+        flat["AS"] = limits.memory
+    seconds = max(1, int(limits.cpu_time))
+    return {**{name: [value, value] for name, value in flat.items()}, "CPU": [seconds, seconds + 1]}
+
+
+def _outermost(paths: list[str]) -> list[str]:
+    """Existing paths without those that lie below another or are links to a folder that is linked anyway."""
+    kept: list[str] = []
+    real = {os.path.realpath(p) for p in paths if os.path.exists(p)} | {
+        os.path.abspath(p) for p in paths if os.path.exists(p) and not os.path.islink(p)}
+    for path in sorted(real, key=len):
+        if not any(path == other or path.startswith(other.rstrip("/") + "/") for other in kept):
+            kept.append(path)
+    return kept
+
+
+def _from_file(path: str) -> profile.Profile:
+    try:
+        with open(path, "rb") as file:
+            parsed = profile.parse(file.read())
+        profile.require_start(parsed)
+    except (OSError, profile.ProfileError) as error:
+        raise ConfigError(f"sandbox profile {path!r}: {error}") from error
+    return parsed
+
+
+def _refuse(layer: str, detail: str) -> None:
+    needs, remedy = NEEDS[layer]
+    raise ProtectionUnavailable(f"layer {layer} is required and missing: {detail} (it needs {needs})", layer=layer,
+                                remedy=remedy)

@@ -1,0 +1,52 @@
+"""Decides each call that waits at a zygote's seccomp listener. Pure: who asks, for what, in which phase, in; errno out.
+
+    zygote       clone              only while a fork that we asked for is open, once
+    the child    setsid, unshare, landlock_*, seccomp      until its `ready` arrived
+    anybody      tgkill             only to its own process
+    all else     EPERM, counted; a process that keeps asking is ended (process_limit)
+
+Whatever a worker applies to itself after the user's import would be advisory; this is how the kernel lets a worker
+confine itself further while import-time code, and a worker that serves, are refused the same calls.
+"""
+
+from __future__ import annotations
+
+import errno
+
+CONFINING = frozenset({"setsid", "unshare", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self",
+                       "seccomp"})
+REFUSALS_MAX = 64  # within one worker's life; an honest program asks once or twice and gives up
+
+
+class Door:
+    """The phase of one zygote and what it has been refused."""
+
+    def __init__(self) -> None:
+        self.zygote = 0
+        self.fork_open = False
+        self.child: int | None = None
+        self.child_expected = False
+        self.refused: dict[int, int] = {}
+
+    def open_fork(self) -> None:
+        """We are about to ask the zygote for one worker."""
+        self.fork_open, self.child, self.child_expected = True, None, False
+
+    def close(self) -> None:
+        """The worker is ready (or given up): nothing is granted any more."""
+        self.fork_open, self.child, self.child_expected = False, None, False
+
+    def decide(self, pid: int, parent: int, inner_pid: int, name: str, first_argument: int) -> int:
+        """0 to let the call go on, else an errno. `pid` is the asking process, `parent` its parent."""
+        if name == "tgkill" and first_argument & 0xFFFFFFFF == inner_pid:
+            return 0
+        if name == "clone" and pid == self.zygote and self.fork_open:
+            self.fork_open, self.child_expected = False, True
+            return 0
+        if name in CONFINING and pid != self.zygote:
+            if self.child_expected and self.child is None and parent == self.zygote:
+                self.child = pid
+            if self.child == pid:
+                return 0
+        self.refused[pid] = self.refused.get(pid, 0) + 1
+        return errno.EPERM

@@ -1,0 +1,246 @@
+"""The supervisor's end of a worker's channel: calls in, events out. The peer is hostile.
+
+Every breach is fatal: a worker that forges, doubles or misnumbers an answer is killed, not corrected. What
+arrived whole before the breach stands in the error's `before`. No I/O and no clock: who owns the connection
+moves the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final, NoReturn
+
+from msgspec import Raw
+
+from pyproc_wire.answers import failed, kind_of, ready_note
+from pyproc_wire.codec import MESSAGEPACK, Codec, Encoded, reason
+from pyproc_wire.connection_state import (
+    CALL,
+    CANCELLATION,
+    CREDIT,
+    FROM_WORKER,
+    NO_STREAM,
+    PART,
+    READY,
+    REQUEST,
+    SUCCESS,
+    TO_WORKER,
+    State,
+    call_kind,
+)
+from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
+from pyproc_wire.events import ConnectionClosed, Failed, Part, Ready, Succeeded
+from pyproc_wire.extensions import DECODE_FAILURES
+from pyproc_wire.frame import FrameReader, frame, header
+from pyproc_wire.limits import (
+    CANCEL_REASON_BYTES,
+    CREDIT_MAX,
+    DEADLINE_MS_MAX,
+    ID_MAX,
+    PARTS_AHEAD,
+    REQUEST_BYTES,
+    RESPONSE_BYTES,
+)
+from pyproc_wire.messages import MISSING, Answer, LinkRequest, ReadyNote
+from pyproc_wire.texts import cut
+
+CallerEvent = Ready | Succeeded | Failed | Part | ConnectionClosed
+
+_CLOSED: Final = State.CLOSED
+_NULL: Final = (b"\xc0", b"null")
+
+
+class CallerConnection:
+    """One worker's channel, seen from outside the sandbox. `limit` bounds answers, `request_limit`
+    requests, in bytes."""
+
+    __slots__ = (
+        "_decode",
+        "_flowing",
+        "_may_ask",
+        "_open",
+        "_permitted",
+        "_reader",
+        "_state",
+        "codec",
+        "request_limit",
+    )
+
+    def __init__(
+        self,
+        codec: Codec = MESSAGEPACK,
+        limit: int = RESPONSE_BYTES,
+        request_limit: int = REQUEST_BYTES,
+    ) -> None:
+        self.codec = codec
+        self.request_limit = request_limit
+        self._reader = FrameReader(limit)
+        self._decode = codec.decoder(Answer)
+        self._open: dict[int, int] = {}  # id -> parts that may still come, NO_STREAM for a plain call
+        self._flowing: set[int] = set()  # streams of which a part has come
+        self._enter(State.NEW)
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+        self._permitted = frozenset(FROM_WORKER[state])
+        self._may_ask = REQUEST in TO_WORKER[state]
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def open_calls(self) -> Collection[int]:
+        """The ids without a final answer, oldest first. They stay when the connection closes: these calls
+        are lost."""
+        return self._open.keys()
+
+    @property
+    def missing(self) -> int:
+        """Bytes that the answer under way still lacks, as far as is known."""
+        return self._reader.missing
+
+    def request(
+        self,
+        id: int,
+        method: str,
+        body: object,
+        *,
+        deadline_ms: int | None = None,
+        stream: bool = False,
+        tenant: str | None = None,
+        principal: str | None = None,
+    ) -> bytes:
+        """One frame that asks for a call. `body` is a user value, or `Raw` in the connection's codec,
+        passed on as it is.
+
+        Raises UnencodableValue for a body that cannot be carried, LocalProtocolError for one that is too
+        large, an id that is open or no 64-bit integer, and before the worker is ready. Nothing is open then
+        that was not before.
+        """
+        if not self._may_ask:
+            self._refuse_to_send(REQUEST)
+        if id in self._open or not 0 <= id <= ID_MAX:
+            raise LocalProtocolError(f"call id {id} is open already or outside 0 to 2^64-1")
+        if deadline_ms is not None and not 0 <= deadline_ms <= DEADLINE_MS_MAX:
+            raise LocalProtocolError(f"deadline is {deadline_ms} ms, possible are 0 to {DEADLINE_MS_MAX}")
+        codec = self.codec
+        prepared: Any = codec.prepare(body) if type(body) is not Raw else body or MISSING
+        message = LinkRequest(id, method, prepared, deadline_ms)
+        if stream:
+            message.stream = True
+        if tenant is not None:
+            message.tenant = tenant
+        if principal is not None:
+            message.principal = principal
+        payload = codec.encode_prepared(message, prepared, body)
+        if len(payload) > self.request_limit:
+            raise LocalProtocolError(
+                f"request is {len(payload)} bytes, limit is {self.request_limit}", code="payload_too_large"
+            )
+        self._open[id] = PARTS_AHEAD if stream else NO_STREAM
+        return header(len(payload)) + payload
+
+    def cancel(self, id: int, reason: str = "") -> bytes:
+        """One frame that gives up on an open call; the call stays open until its answer. The reason is cut
+        at 1 KiB."""
+        if not self._may_ask:
+            self._refuse_to_send(CANCELLATION)
+        if id not in self._open:
+            raise LocalProtocolError(f"call {id} is not open and cannot be cancelled")
+        text = cut(reason, CANCEL_REASON_BYTES)
+        return frame(self.codec.encode({"type": "cancellation", "payload": {"id": id, "reason": text}}))
+
+    def credit(self, id: int, n: int) -> bytes:
+        """One frame that lets the worker send `n` more parts (1 to 65535) of an open stream."""
+        if not self._may_ask:
+            self._refuse_to_send(CREDIT)
+        window = self._open.get(id)
+        if window is None or window == NO_STREAM or not 1 <= n <= CREDIT_MAX:
+            raise LocalProtocolError(f"credit of {n} for call {id}: open streams take 1 to {CREDIT_MAX}")
+        self._open[id] = min(window + n, CREDIT_MAX)
+        return frame(self.codec.encode({"type": "credit", "payload": {"id": id, "n": n}}))
+
+    def _refuse_to_send(self, kind: str) -> NoReturn:
+        raise LocalProtocolError(f"connection is {self._state.value}, a {kind} cannot be sent")
+
+    def value(self, raw: Encoded) -> Any:
+        """The value of a body or part. Raises RemoteProtocolError if it is not one within the limits."""
+        return self.codec.decode_value(raw)
+
+    def receive(self, data: bytes) -> list[CallerEvent]:
+        """What `data` completes; `b""` says that the peer has ended.
+
+        Raises RemoteProtocolError for any breach: the connection is closed then, `before` holds the events
+        before it.
+        """
+        if self._state is _CLOSED:
+            raise LocalProtocolError("connection is closed, nothing can be received")
+        if not data:
+            self._enter(State.CLOSED)
+            return [ConnectionClosed(self._reader.mid_frame)]
+        breach: RemoteProtocolError | None = None
+        try:
+            payloads = self._reader.feed(data)
+        except RemoteProtocolError as error:
+            payloads, breach = error.before, error
+        events: list[CallerEvent] = []
+        try:
+            for payload in payloads:
+                events.append(self._event(payload))
+            if breach is not None:
+                raise breach
+        except RemoteProtocolError as error:
+            self._enter(State.CLOSED)
+            error.before = events
+            raise
+        return events
+
+    def _event(self, payload: bytes | bytearray) -> CallerEvent:
+        try:
+            answer: Answer = self._decode(payload)
+        except DECODE_FAILURES as error:
+            raise RemoteProtocolError(f"answer is not valid: {reason(error)}") from error
+        kind = kind_of(answer)
+        if kind not in self._permitted:
+            raise RemoteProtocolError(f"{kind} is not permitted while the connection is {self._state.value}")
+        if kind is READY:
+            return self._ready(answer)
+        id = answer.id
+        window = self._open.get(id)  # type: ignore[arg-type]
+        if id is None or window is None or (kind is PART and window <= 0):
+            self._refuse_call(id, kind, window)
+        if kind is SUCCESS:
+            if window != NO_STREAM:
+                self._end_stream(id, answer.body)
+            del self._open[id]
+            return Succeeded(id, answer.body, answer.output)
+        if kind is PART:
+            self._open[id] = window - 1
+            self._flowing.add(id)
+            return Part(id, answer.part)
+        event = failed(id, answer)
+        del self._open[id]
+        self._flowing.discard(id)
+        return event
+
+    def _refuse_call(self, id: int | None, kind: str, window: int | None) -> NoReturn:
+        call = call_kind(window)
+        if kind in CALL[call]:
+            raise RemoteProtocolError(f"part of call {id} is beyond the credit", id=id)
+        raise RemoteProtocolError(f"{kind} is not permitted for call {id}, which is {call}", id=id)
+
+    def _end_stream(self, id: int, body: Raw) -> None:
+        if id in self._flowing and bytes(body) not in _NULL:
+            raise RemoteProtocolError(f"stream {id} ends with a body after its parts", id=id)
+        self._flowing.discard(id)
+
+    def _ready(self, answer: Answer) -> Ready:
+        value = self.codec.decode_value(answer.ready)
+        note: ReadyNote
+        try:
+            note = ready_note(value)
+        except DECODE_FAILURES as error:
+            raise RemoteProtocolError(f"ready is not valid: {reason(error)}") from error
+        self._enter(State.OPEN)
+        return Ready(note.functions, note.details)

@@ -1,0 +1,197 @@
+"""The one path from objects to bytes and the one path back, for each of the two codecs.
+
+`encode` and `decode` are for our own messages, `encode_value` and `decode_value` for what users wrote.
+Decoding raises RemoteProtocolError, whatever the payload: there is no third outcome. Nothing here knows
+frames or connections.
+
+Depth and keys of a decoded value are checked only if its bytes could break the limit: a value of depth d
+has at least d bytes that open a container, and one of k keys has at least 2k bytes, so most payloads are
+cleared without a walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from pyproc_wire import extensions, json_values
+from pyproc_wire.errors import RemoteProtocolError, UnencodableValue, printable
+from pyproc_wire.extensions import DECODE_FAILURES
+from pyproc_wire.limits import INT_MAX, INT_MIN, MAX_DEPTH, MAX_KEYS
+from pyproc_wire.values import SCALARS, Walk, blame
+
+_SHORTEST_BREACH: Final = 19
+"""Bytes: a shorter payload is neither too deep nor holds an integer out of range."""
+
+Encoded = bytes | bytearray | memoryview | Raw
+
+_NOT_OPENING: Final[dict[str, bytes]] = {
+    "msgpack": bytes(
+        byte
+        for byte in range(256)
+        if not (0x80 <= byte <= 0x9F or 0xC7 <= byte <= 0xC9 or 0xD4 <= byte <= 0xD8 or 0xDC <= byte <= 0xDF)
+    ),
+    "json": bytes(byte for byte in range(256) if byte not in b"[{"),
+}
+"""Per codec, the bytes that cannot open a container."""
+
+
+class Codec:
+    """One of the two codecs. Safe to share between threads: nothing is kept between calls."""
+
+    __slots__ = (
+        "_decode_any",
+        "_decoders",
+        "_encode",
+        "_make_decoder",
+        "_not_opening",
+        "_walk",
+        "name",
+        "prepare",
+    )
+
+    def __init__(self, name: str, walk: Walk) -> None:
+        self.name = name
+        self._walk = walk
+        self.prepare: Callable[[Any], Any] = walk.carry
+        """A user value as it is to be encoded in a message of ours; see `encode_prepared`."""
+        self._not_opening = _NOT_OPENING[name]
+        self._decoders: dict[Any, Callable[[Any], Any]] = {}
+        self._encode: Callable[[Any], bytes]
+        self._make_decoder: Callable[[Any], Any]
+        if name == "msgpack":
+            hook = extensions.unpacker(0)
+            self._encode = msgspec.msgpack.Encoder().encode
+            self._make_decoder = lambda kind: msgspec.msgpack.Decoder(kind, ext_hook=hook)
+        else:
+            self._encode = msgspec.json.Encoder().encode
+            self._make_decoder = msgspec.json.Decoder
+        self._decode_any: Callable[[Any], Any] = self._make_decoder(Any).decode
+
+    def __repr__(self) -> str:
+        return f"<codec {self.name}>"
+
+    def encode(self, message: Any) -> bytes:
+        """The bytes of a message of ours that holds no user value."""
+        return self._encode(message)
+
+    def encode_prepared(self, message: Any, prepared: Any, value: Any) -> bytes:
+        """The bytes of a message of ours in which `prepared`, from `prepare(value)`, stands.
+
+        Raises UnencodableValue for what only the encoder sees: a lone surrogate, an integer out of range,
+        too many keys.
+        """
+        try:
+            raw = self._encode(message)
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise blame(prepared, error) from error
+        if len(raw) > 2 * MAX_KEYS and max(count_keys(value), count_keys(prepared)) > MAX_KEYS:
+            raise UnencodableValue(f"value has more than {MAX_KEYS} keys", value)
+        if self.name == "json" and json_values.may_hold_long_int(raw):
+            self._check_ints(prepared)
+        return raw
+
+    def encode_value(self, value: Any) -> bytes:
+        """The bytes of a user value. Raises UnencodableValue with the path of what cannot be carried."""
+        prepared = self.prepare(value)
+        return self.encode_prepared(prepared, prepared, value)
+
+    def _check_ints(self, prepared: Any) -> None:
+        for number in _ints(prepared):
+            if not INT_MIN <= number <= INT_MAX:
+                raise blame(prepared, OverflowError("int is out of range"))
+
+    def decoder(self, kind: Any) -> Callable[[Encoded], Any]:
+        """A decoding function for one type; made once and kept. It raises msgspec's errors."""
+        decode = self._decoders.get(kind)
+        if decode is None:
+            decode = self._decoders[kind] = self._make_decoder(kind).decode
+        return decode
+
+    def decode(self, raw: Encoded, type: Any = Any) -> Any:
+        """`raw` as `type`. Raises RemoteProtocolError."""
+        try:
+            return self.decoder(type)(raw)
+        except DECODE_FAILURES as error:
+            raise RemoteProtocolError(f"message is not valid {self.name}: {reason(error)}") from error
+
+    def decode_value(self, raw: Encoded) -> Any:
+        """The user value in `raw`, its depth, keys and integers within the limits.
+
+        Raises RemoteProtocolError, and LocalProtocolError where a numpy value arrives and numpy is missing.
+        """
+        try:
+            value = self._decode_any(raw)
+        except DECODE_FAILURES as error:
+            raise RemoteProtocolError(f"value is not valid {self.name}: {reason(error)}") from error
+        if len(raw) >= _SHORTEST_BREACH:
+            self._check_long(bytes(raw), value)
+        return value
+
+    def _check_long(self, raw: bytes, value: Any) -> None:
+        if len(raw) > 2 * MAX_KEYS or len(raw.translate(None, self._not_opening)) > MAX_DEPTH:
+            check_shape(value)
+        if self.name == "json" and json_values.may_hold_long_int(raw):
+            for number in _ints(value):
+                if not INT_MIN <= number <= INT_MAX:
+                    raise RemoteProtocolError("value holds an integer outside -2^63 to 2^64-1")
+
+
+def reason(error: BaseException) -> str:
+    """The text of a decoding error, bounded and escaped, as a part of a sentence."""
+    text = printable(str(error)) or type(error).__name__
+    return text[0].lower() + text[1:]
+
+
+def check_shape(value: Any) -> None:
+    """Raise RemoteProtocolError if `value` is nested deeper than 64 or has more than 100,000 keys.
+
+    A scalar has depth 0, an empty list depth 1. Keys of all maps are counted together.
+    """
+    keys = 0
+    for depth, level in enumerate(_levels(value)):
+        if depth >= MAX_DEPTH:
+            raise RemoteProtocolError(f"value is nested deeper than {MAX_DEPTH}")
+        keys += sum(len(item) for item in level if type(item) is dict)
+        if keys > MAX_KEYS:
+            raise RemoteProtocolError(f"value has more than {MAX_KEYS} keys")
+
+
+def count_keys(value: Any) -> int:
+    """Keys of all maps in a value that is known to be no deeper than the limit."""
+    return sum(len(item) for level in _levels(value) for item in level if type(item) is dict)
+
+
+_CONTAINERS: Final = (list, dict, tuple, set, frozenset)
+
+
+def _levels(value: Any) -> Iterator[list[Any]]:
+    """The containers of each depth, outermost first; a list of scalars is passed over in C."""
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    while level:
+        yield level
+        inner: list[Any] = []
+        for container in level:
+            for items in (container, container.values()) if type(container) is dict else (container,):
+                if not SCALARS.issuperset(map(type, items)):
+                    inner += [item for item in items if isinstance(item, _CONTAINERS)]
+        level = inner
+
+
+def _ints(value: Any) -> Iterator[int]:
+    if type(value) is int:
+        return iter((value,))
+    items = (
+        chain(container, container.values() if type(container) is dict else ())
+        for level in _levels(value)
+        for container in level
+    )
+    return (item for item in chain.from_iterable(items) if type(item) is int)
+
+
+MESSAGEPACK: Final = Codec("msgpack", extensions.WALK)
+JSON: Final = Codec("json", json_values.WALK)

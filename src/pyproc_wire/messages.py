@@ -1,0 +1,151 @@
+"""The messages: maps on the wire, an unknown field is an error, an optional field that has its default is
+not sent.
+
+`body` and `part` are kept as the bytes they arrived in (`Raw`): whoever only passes a message on never
+builds the value. An empty `Raw` stands for a field that was missing; no message on the wire can hold one.
+
+What a worker sends is one flat `Answer`, decoded in one pass, because trying one struct after another would
+cost more than the call. Which fields may stand together is in `connection_state`, not here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Raw, Struct
+
+from pyproc_wire.limits import CREDIT_MAX, DEADLINE_MS_MAX, OUTPUT_MAX
+
+MISSING: Final = Raw(b"")
+"""The body of a message that has none."""
+
+CallId = Annotated[int, Meta(ge=0)]
+"""An unsigned 64-bit integer; msgspec checks bounds up to 2^63 only, the rest is `connection`'s."""
+
+
+class Request(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A call, as a client writes it (contract sections 7 and 10).
+
+    `deadline_ms` is the time that is left, in milliseconds. null for an option is the same as leaving it out.
+    """
+
+    id: CallId
+    method: str
+    body: Raw = MISSING
+    deadline_ms: Annotated[int, Meta(ge=0, le=DEADLINE_MS_MAX)] | None = None
+    traceparent: str | None = None
+    api_key: str | None = None
+    jwt: str | None = None
+    idempotency_key: str | None = None
+    headers: dict[str, str] | None = None
+    stream: bool = False
+
+
+class LinkRequest(Request, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A call, as a supervisor sends it to its worker: who calls is known by then and told."""
+
+    tenant: str | None = None
+    principal: str | None = None
+
+
+class Control(Struct, forbid_unknown_fields=True, gc=False):
+    """What has a type: `cancellation`, `credit`, and `request`, whose payload is a request."""
+
+    type: str
+    payload: Raw
+
+
+class Cancellation(Struct, forbid_unknown_fields=True, gc=False):
+    id: CallId
+    reason: str | None = None
+
+
+class Credit(Struct, forbid_unknown_fields=True, gc=False):
+    """`n` more parts may be sent."""
+
+    id: CallId
+    n: Annotated[int, Meta(ge=1, le=CREDIT_MAX)]
+
+
+class Report(Struct, forbid_unknown_fields=True, gc=False):
+    """What went wrong, for the supervisor's log and never for the caller."""
+
+    type: str
+    traceback: str
+
+
+class ReadyNote(Struct, forbid_unknown_fields=True, gc=False):
+    functions: dict[str, Any]
+    details: dict[str, Any]
+
+
+class Answer(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """Whatever a worker sends, decoded: ready, success, failure or part."""
+
+    id: CallId | None = None
+    ok: bool | None = None
+    body: Raw = MISSING
+    part: Raw = MISSING
+    output: Annotated[int, Meta(ge=0, le=OUTPUT_MAX)] = 0
+    error: str | None = None
+    code: str | None = None
+    path: str | None = None
+    bound: str | None = None
+    public: bool = False
+    report: Report | None = None
+    ready: Raw = MISSING
+
+
+class Success(Struct, omit_defaults=True, gc=False):
+    """Encoded only; `body` is the value itself, so that it is encoded once and in place."""
+
+    id: int
+    ok: bool
+    body: Any
+    output: int = 0
+
+
+class PartNote(Struct, gc=False):
+    """Encoded only."""
+
+    id: int
+    part: Any
+
+
+class LinkFailure(Struct, omit_defaults=True, gc=False):
+    """Encoded only: a failure as a worker tells its supervisor."""
+
+    id: int | None
+    ok: bool
+    error: str
+    code: str
+    path: str | None = None
+    bound: str | None = None
+    public: bool = False
+    report: Report | None = None
+    output: int = 0
+
+
+class PublicSuccess(Struct, omit_defaults=True, gc=False):
+    """Encoded only."""
+
+    id: int
+    ok: bool
+    body: Any
+    call: str | None = None
+
+
+class PublicFailure(Struct, omit_defaults=True, gc=False):
+    """Encoded only: a failure as a client reads it."""
+
+    id: int | None
+    ok: bool
+    error: str
+    code: str
+    error_id: str | None = None
+    call: str | None = None
+    path: str | None = None
+    bound: str | None = None
+    reason: str | None = None
+    retry_after: float | None = None
+    may_have_run: bool | None = None

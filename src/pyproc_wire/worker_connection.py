@@ -1,0 +1,315 @@
+"""The worker's end of its channel: requests in, answers out; also the ground of `ServerConnection`.
+
+The peer may be wrong in two ways. A message that can be told from the next one is refused alone:
+`BadRequest`, to be answered with `failure`, and the connection goes on. Bytes that are no message end the
+connection.
+
+An answer that cannot be encoded or is too large raises and leaves the call open, so that a failure can be
+sent in its place. A failure itself always fits: its texts are cut, never refused, because nothing could be
+sent in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from pyproc_wire.codec import MESSAGEPACK, Codec, Encoded, reason
+from pyproc_wire.codes import WORKER_BOUNDS, WORKER_CODES
+from pyproc_wire.connection_state import CALL, NO_STREAM, PART, READY, SUCCESS, TO_WORKER, State, call_kind
+from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, printable
+from pyproc_wire.events import BadRequest, Called, CancelRequested, ConnectionClosed, CreditGranted
+from pyproc_wire.extensions import DECODE_FAILURES
+from pyproc_wire.frame import FrameReader, frame
+from pyproc_wire.limits import (
+    CANCEL_REASON_BYTES,
+    CREDIT_MAX,
+    ID_MAX,
+    PARTS_AHEAD,
+    PUBLIC_TEXT_BYTES,
+    REPORT_BYTES,
+    REQUEST_BYTES,
+    RESPONSE_BYTES,
+    TYPE_NAME_CHARS,
+)
+from pyproc_wire.messages import (
+    Cancellation,
+    Control,
+    Credit,
+    LinkFailure,
+    LinkRequest,
+    PartNote,
+    ReadyNote,
+    Report,
+    Success,
+)
+from pyproc_wire.texts import cut, cut_front, cut_path
+
+WorkerEvent = LinkRequest | CancelRequested | CreditGranted | BadRequest | ConnectionClosed
+
+
+class WorkerConnection:
+    """A worker's channel, seen from inside. The limits bound payloads, in bytes."""
+
+    _codes = WORKER_CODES
+    _bounds = WORKER_BOUNDS
+
+    def __init__(
+        self,
+        codec: Codec = MESSAGEPACK,
+        request_limit: int = REQUEST_BYTES,
+        response_limit: int = RESPONSE_BYTES,
+    ) -> None:
+        self.codec = codec
+        self.response_limit = response_limit
+        self._reader = FrameReader(request_limit)
+        self._decode = codec.decoder(LinkRequest)
+        self._open: dict[int, int] = {}  # id -> parts that may be sent, NO_STREAM for a plain call
+        self._enter(State.NEW)
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+        self._hears = bool(TO_WORKER[state])
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def open_calls(self) -> Collection[int]:
+        """The ids without a final answer, oldest first."""
+        return self._open.keys()
+
+    @property
+    def missing(self) -> int:
+        """Bytes that the request under way still lacks, as far as is known."""
+        return self._reader.missing
+
+    def window(self, id: int) -> int:
+        """How many parts of the open stream `id` may be sent now; 0 for any other call."""
+        return max(self._open.get(id, 0), 0)
+
+    def value(self, raw: Encoded) -> Any:
+        """The value of a body; a missing one is None. Raises RemoteProtocolError if it is not within the
+        limits."""
+        return self.codec.decode_value(raw) if raw else None
+
+    # What arrives.
+
+    def receive(self, data: bytes) -> list[WorkerEvent]:
+        """What `data` completes; `b""` says that the peer has ended.
+
+        Raises RemoteProtocolError if the connection is over; its `before` holds the events before the breach.
+        """
+        if self._state is State.CLOSED:
+            raise LocalProtocolError("connection is closed, nothing can be received")
+        if not data:
+            self._enter(State.CLOSED)
+            return [ConnectionClosed(self._reader.mid_frame)]
+        breach: RemoteProtocolError | None = None
+        try:
+            payloads = self._reader.feed(data)
+        except RemoteProtocolError as error:
+            payloads, breach = error.before, error
+        events: list[WorkerEvent] = []
+        try:
+            for payload in payloads:
+                if not self._hears:
+                    raise RemoteProtocolError(
+                        f"nothing is permitted while the connection is {self._state.value}"
+                    )
+                event = self._event(payload)
+                if event is not None:
+                    events.append(event)
+            if breach is not None:
+                raise breach
+        except RemoteProtocolError as error:
+            self._enter(State.CLOSED)
+            error.before = events
+            raise
+        return events
+
+    def _event(self, payload: bytes | bytearray) -> WorkerEvent | None:
+        try:
+            request: LinkRequest = self._decode(payload)
+        except DECODE_FAILURES as error:
+            return self._other(payload, error)
+        return self._called(request)
+
+    def _called(self, request: LinkRequest) -> WorkerEvent:
+        id = request.id
+        if id in self._open:
+            return refusal(None, f"id {id} is open already")
+        if id > ID_MAX:
+            return refusal(None, "id is outside 0 to 2^64-1")
+        self._open[id] = PARTS_AHEAD if request.stream else NO_STREAM
+        return request
+
+    def _other(self, payload: bytes | bytearray | Raw, cause: Exception) -> WorkerEvent | None:
+        """A control message, a bad message that is refused, or the end."""
+        fields = self._fields(payload)
+        if "type" in fields and "id" not in fields:
+            try:
+                control: Control = self.codec.decoder(Control)(payload)
+                if control.type == "request":
+                    return self._wrapped(control.payload)
+                return self._control(control)
+            except DECODE_FAILURES as error:
+                return refusal(None, f"control message is not valid: {reason(error)}")
+        return self._refused(fields, cause)
+
+    def _fields(self, payload: bytes | bytearray | Raw) -> dict[str, Raw]:
+        try:
+            fields: dict[str, Raw] = self.codec.decoder(dict[str, Raw])(payload)
+        except msgspec.ValidationError:
+            # Not a map from text. What it is does not matter, but it must be whole for the connection to go
+            # on.
+            if not isinstance(self.codec.decode(payload), dict):
+                raise RemoteProtocolError("payload is not a map") from None
+            return {}
+        except DECODE_FAILURES as error:
+            raise RemoteProtocolError(f"payload is not valid {self.codec.name}: {reason(error)}") from error
+        return fields
+
+    def _wrapped(self, payload: Raw) -> WorkerEvent | None:
+        try:
+            request: LinkRequest = self._decode(payload)
+        except DECODE_FAILURES as error:
+            try:
+                fields = self._fields(payload)
+            except RemoteProtocolError:
+                fields = {}
+            return self._refused(fields, error)
+        return self._called(request)
+
+    def _refused(self, fields: dict[str, Raw], cause: Exception) -> BadRequest:
+        id = self._id(fields)
+        text = f"request is not valid: {reason(cause)}"
+        if id is None or id in self._open:
+            return refusal(None, text)
+        self._open[id] = NO_STREAM
+        return refusal(id, text)
+
+    def _id(self, fields: dict[str, Raw]) -> int | None:
+        try:
+            id: int = self.codec.decoder(int)(fields["id"])
+        except (KeyError, *DECODE_FAILURES):
+            return None
+        return id if 0 <= id <= ID_MAX else None
+
+    def _control(self, control: Control) -> WorkerEvent | None:
+        if control.type == "cancellation":
+            cancellation: Cancellation = self.codec.decoder(Cancellation)(control.payload)
+            text = cancellation.reason or ""
+            if len(text.encode()) > CANCEL_REASON_BYTES:
+                return refusal(None, f"reason of a cancellation is longer than {CANCEL_REASON_BYTES} bytes")
+            return CancelRequested(cancellation.id, text) if cancellation.id in self._open else None
+        if control.type == "credit":
+            credit: Credit = self.codec.decoder(Credit)(control.payload)
+            window = self._open.get(credit.id, NO_STREAM)
+            if window == NO_STREAM:
+                return None
+            self._open[credit.id] = min(window + credit.n, CREDIT_MAX)
+            return CreditGranted(credit.id, credit.n)
+        return refusal(None, f"message type {printable(control.type)!r} is unknown")
+
+    # What is sent.
+
+    def ready(self, functions: dict[str, Any], details: dict[str, Any]) -> bytes:
+        """One frame that opens the connection: name -> description, and what the worker says of itself."""
+        if self._state is not State.NEW:
+            raise LocalProtocolError(f"connection is {self._state.value}, {READY} is sent once and first")
+        prepared = self.codec.prepare({"functions": functions, "details": details})
+        note = ReadyNote(prepared["functions"], prepared["details"])
+        payload = self.codec.encode_prepared({"ready": note}, prepared, prepared)
+        raw = self._bounded(payload, READY)
+        self._enter(State.OPEN)
+        return raw
+
+    def success(self, id: int, value: object, output: int = 0) -> bytes:
+        """One frame that ends call `id` with a value.
+
+        Raises UnencodableValue, or LocalProtocolError with code `payload_too_large`; the call is open still.
+        """
+        self._may_answer(id, SUCCESS)
+        prepared = self.codec.prepare(value)
+        raw = self._bounded(
+            self.codec.encode_prepared(Success(id, True, prepared, output), prepared, value), SUCCESS
+        )
+        del self._open[id]
+        return raw
+
+    def part(self, id: int, value: object) -> bytes:
+        """One frame with a part of stream `id`. Raises as `success` does, and when `window(id)` is 0."""
+        self._may_answer(id, PART)
+        if self._open[id] == 0:
+            raise LocalProtocolError(f"no part of call {id} may be sent before a credit arrives")
+        prepared = self.codec.prepare(value)
+        raw = self._bounded(self.codec.encode_prepared(PartNote(id, prepared), prepared, value), PART)
+        self._open[id] -= 1
+        return raw
+
+    def failure(
+        self,
+        id: int | None,
+        code: str,
+        error: str,
+        *,
+        path: str | None = None,
+        bound: str | None = None,
+        public: bool = False,
+        report: Report | None = None,
+        output: int = 0,
+    ) -> bytes:
+        """One frame that ends call `id` with an error; None refuses a message without a valid id, even
+        after the end.
+
+        `error` is cut at 4 KiB, `path` at 256 characters, the report's traceback at 64 KiB (its end is kept).
+        """
+        self._may_fail(id, code, bound)
+        if report is not None:
+            report = Report(cut(report.type, TYPE_NAME_CHARS), cut_front(report.traceback, REPORT_BYTES))
+        failure = LinkFailure(
+            id, False, cut(error, PUBLIC_TEXT_BYTES), code, cut_path(path), bound, public, report, output
+        )
+        return self._closing(id, failure)
+
+    def _may_answer(self, id: int, kind: str) -> None:
+        if kind is SUCCESS and self._hears and id in self._open:
+            return
+        call = call_kind(self._open.get(id))
+        if kind not in CALL[call] or self._state is not State.OPEN:
+            raise LocalProtocolError(
+                f"connection is {self._state.value} and call {id} is {call}, {kind} cannot be sent"
+            )
+
+    def _may_fail(self, id: int | None, code: str, bound: str | None) -> None:
+        if code not in self._codes:
+            raise LocalProtocolError(f"code {code!r} is not one that may be answered here")
+        if bound is not None and bound not in self._bounds:
+            raise LocalProtocolError(f"bound {bound!r} is not one that can be met here")
+        if id is not None:
+            self._may_answer(id, "failure")
+
+    def _closing(self, id: int | None, failure: Any) -> bytes:
+        raw = frame(self.codec.encode(failure))
+        if id is not None:
+            del self._open[id]
+        return raw
+
+    def _bounded(self, payload: bytes, kind: str) -> bytes:
+        if len(payload) > self.response_limit:
+            raise LocalProtocolError(
+                f"{kind} is {len(payload)} bytes, limit is {self.response_limit}", code="payload_too_large"
+            )
+        return frame(payload)
+
+
+def refusal(id: int | None, text: str) -> BadRequest:
+    return BadRequest(id, "invalid_argument", text)
+
+
+__all__ = ["Called", "WorkerConnection", "WorkerEvent"]

@@ -1,0 +1,153 @@
+"""From exec to a confined zygote: the three stages, and what is said between them and the supervisor.
+
+    supervisor                         stage 0 (host)            stage 1 (in the user namespace)      pid 1
+       | spawn, fds 0-4 ------------------> |
+       |                                    | unshare(user)
+       | <---- lifeline: "U" -------------- |
+       | writes setgroups, uid_map, gid_map |
+       | ----- lifeline: "M" -------------> | exec itself ------> |
+       | ----- control: plan (JSON) ------------------------------> | unshare(the rest), fork -------> |
+       |                                                            | keeper: waits for the lifeline   | apply(plan)
+       | <---- control: {"listener": n} ------------------------------------------------------------- |
+       | takes the listener by pidfd_getfd; control: "L" -------------------------------------------> | closes it
+       | <---- control: {"loaded": …} or {"failed": …} ----------------------------------------------- | imports the script
+
+Descriptors: 0 null, 1 and 2 pipes, 3 control, 4 lifeline. The exec inside the user namespace is what keeps the process
+readable for the supervisor (ns, fd, maps) although it is not dumpable: `mm->user_ns` is then a namespace that our uid
+owns. The keeper never runs user code: it ends pid 1, and with it the whole namespace, when the lifeline closes, and
+removes the cgroups that a killed supervisor left. PDEATHSIG is not used towards the supervisor, as it follows the death
+of a thread and a pool may be made in a short-lived one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any
+
+from pyproc_worker.jail import apply, libc, namespaces
+
+CONTROL, LIFELINE = 3, 4
+FRAME_LIMIT = 64 << 20  # bytes; a plan holds the script's source and two filters
+PR_SET_PDEATHSIG = 1
+
+
+def main(argv: list[str]) -> None:
+    """Run stage `argv[2]`: "door" unshares the user namespace and execs "inner"; "inner" goes on to pid 1."""
+    stage = argv[2]
+    if stage == "probe":
+        from pyproc_worker.jail import probe
+
+        probe.main()
+        return
+    if stage == "door":
+        libc.close_all_but({0, 1, 2, CONTROL, LIFELINE})
+        lifeline = socket.socket(fileno=LIFELINE)
+        try:
+            namespaces.unshare(["user"])
+        except OSError as error:
+            _fail("user_namespace", str(error))
+        lifeline.sendall(b"U")
+        if lifeline.recv(1) != b"M":
+            os._exit(70)
+        os.execv(sys.executable, [sys.executable, "-I", "-B", "-S", argv[0], argv[1], "inner"])  # noqa: S606
+    libc.close_all_but({0, 1, 2, CONTROL, LIFELINE})
+    control = socket.socket(fileno=CONTROL)
+    _enter(receive_frame(control), control)
+
+
+def _enter(plan: dict[str, Any], control: socket.socket) -> None:
+    try:
+        namespaces.unshare(plan["namespaces"])
+    except OSError as error:
+        _fail("/".join(plan["namespaces"]), str(error))
+    child = os.fork()
+    if child:
+        _keep(child, plan["cgroups"])
+    os.close(LIFELINE)
+    try:
+        listener = apply.apply(plan)
+    except apply.LayerFailed as error:
+        _fail(error.layer, error.cause_text)
+    from pyproc_worker import zygote
+
+    zygote.run(plan, listener, control)
+    os._exit(0)
+
+
+def _keep(child: int, cgroups: list[str]) -> None:
+    """The keeper: lives as long as pid 1 and the lifeline do, then ends what is left."""
+    parents = []
+    for directory in cgroups:
+        try:
+            parents.append((os.open(os.path.dirname(directory), os.O_PATH | os.O_CLOEXEC), os.path.basename(directory)))
+        except OSError:
+            continue
+    null = os.open("/dev/null", os.O_RDWR) if os.path.exists("/dev/null") else 0
+    for fd in (1, 2, CONTROL):
+        os.dup2(null, fd)
+    pidfd = os.pidfd_open(child)
+    poll = select.poll()
+    poll.register(LIFELINE, select.POLLIN | select.POLLHUP)
+    poll.register(pidfd, select.POLLIN)
+    ended = {fd for fd, _ in poll.poll()}
+    orphaned = LIFELINE in ended
+    if pidfd not in ended:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if orphaned:
+        _remove_cgroups(parents)
+    os._exit(0)
+
+
+def _remove_cgroups(parents: list[tuple[int, str]]) -> None:
+    """Remove a pool's groups, children first; they are empty once pid 1 is gone. Each is tried while it is busy."""
+    for fd, name in parents:
+        for _ in range(200):
+            try:
+                group = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+                for entry in os.scandir(group):
+                    if entry.is_dir():
+                        os.rmdir(entry.name, dir_fd=group)
+                os.close(group)
+                os.rmdir(name, dir_fd=fd)
+                break
+            except FileNotFoundError:
+                break
+            except OSError:
+                select.select([], [], [], 0.01)
+
+
+def receive_frame(channel: socket.socket) -> Any:
+    """One control message: 4 bytes of length, big-endian, then JSON. Ends the process at end-of-file."""
+    header = _exactly(channel, 4)
+    length = int.from_bytes(header, "big")
+    if length > FRAME_LIMIT:
+        os._exit(70)
+    return json.loads(_exactly(channel, length))
+
+
+def send_frame(channel: socket.socket, message: dict[str, Any]) -> None:
+    """Send one control message; the supervisor bounds what it accepts."""
+    payload = json.dumps(message).encode()
+    channel.sendall(len(payload).to_bytes(4, "big") + payload)
+
+
+def _exactly(channel: socket.socket, count: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < count:
+        chunk = channel.recv(min(count - len(parts), 65536))
+        if not chunk:
+            os._exit(0)
+        parts += chunk
+    return bytes(parts)
+
+
+def _fail(layer: str, text: str) -> None:
+    """Report that `layer` could not be applied, and end: nothing runs with less than the plan."""
+    send_frame(socket.socket(fileno=os.dup(CONTROL)), {"failed": {"layer": layer, "text": text}})
+    os._exit(70)

@@ -1,0 +1,132 @@
+"""Runs the fast part of the suite where the main run does not: on further interpreters, and as an unprivileged uid.
+
+Run by `make test` with the main environment's interpreter as `python tools/elsewhere.py pythons|unprivileged [pytest options]`.
+Prints which interpreters were found; one whose environment cannot be made is a printed line and not a failure, as it
+may lack a module that its distribution packs separately. The last line of each run is pytest's own.
+
+`unprivileged` matters when make was started by root: a sandbox that only root can build would pass every other test.
+The files are copied to a folder that the uid owns, as a checkout below a closed home cannot be reached by it; the
+interpreter is the first one that this uid can execute, for the same reason.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pythons
+
+TOP = Path(__file__).resolve().parent.parent
+UID = 41234  # no account, so no group, no subordinate ids, no home: the least that a user can have
+SECONDS = 280  # the whole of `make test` is meant to end in 300
+COPIED = ("tests", "examples", "docs", "src", "tools", "bench", "requirements")
+PR_CAPBSET_DROP = 24
+LAST_CAPABILITY = 63  # beyond the last one that a kernel knows prctl answers EINVAL, which is ignored
+
+
+def drop() -> None:
+    """Become the unprivileged uid for good: no groups, no capability, an empty bounding set."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in range(LAST_CAPABILITY + 1):
+        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    os.setgroups([])
+    os.setresgid(UID, UID, UID)
+    os.setresuid(UID, UID, UID)
+    os.umask(0o022)
+
+
+def environment_for(interpreter: pythons.Interpreter) -> Path | None:
+    """An environment with what the suite needs and with our wheel; None, and a line, if it cannot be made."""
+    directory = TOP / ".venvs" / interpreter.version
+    command = [interpreter.path, str(TOP / "tools" / "environment.py"), str(directory), "suite", "--project"]
+    if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
+        print(f"python {interpreter.version} ({interpreter.path}): left out, no environment (see above)", flush=True)
+        return None
+    return directory
+
+
+def run_pytest(python: Path, options: list[str], *, directory: Path, unprivileged: bool) -> int:
+    """Run pytest in its own session; end the whole of it at the limit."""
+    variables = dict(os.environ)
+    if unprivileged:
+        variables = {key: variables[key] for key in ("PATH", "LANG", "TERM", "PYPROC_SEED") if key in variables}
+        variables["HOME"] = str(directory)
+    process = subprocess.Popen(
+        [str(python), "-m", "pytest", *options], cwd=directory, env=variables, stdin=subprocess.DEVNULL,
+        start_new_session=True, preexec_fn=drop if unprivileged else None,
+    )  # fmt: skip
+    try:
+        return process.wait(SECONDS)
+    except BaseException as reason:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if not isinstance(reason, subprocess.TimeoutExpired):
+            raise
+        print(f"pytest was killed: no end after {SECONDS} s", file=sys.stderr, flush=True)
+        return 1
+
+
+def on_further_pythons(options: list[str]) -> int:
+    """The fast part on one interpreter of each minor version that is not the main one."""
+    further = pythons.one_a_minor(pythons.find(), but=sys.version_info[:2])
+    print("further interpreters:", ", ".join(one.version for one in further) or "none found", flush=True)
+    worst = 0
+    for interpreter in further:
+        directory = environment_for(interpreter)
+        if directory is not None:
+            print(f"python {interpreter.version}: the fast part", flush=True)
+            fast = ["-q", "-m", "not slow", *options]
+            worst |= run_pytest(directory / "bin" / "python", fast, directory=TOP, unprivileged=False)
+    return worst
+
+
+def can_execute(path: str) -> bool:
+    """Whether the unprivileged uid can start this interpreter: asked by doing it."""
+    try:
+        done = subprocess.run([path, "-I", "-c", ""], cwd="/", env={}, preexec_fn=drop, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
+
+
+def as_unprivileged(options: list[str]) -> int:
+    """The tests marked `unprivileged`, by a uid without any right, on a copy that it owns."""
+    if os.geteuid() != 0:
+        print(f"unprivileged run: this is uid {os.geteuid()} already, the main run was it", flush=True)
+        return 0
+    able = [one for one in pythons.find() if can_execute(one.path)]
+    if not able:
+        print(f"unprivileged run: left out, uid {UID} can execute none of the interpreters found", flush=True)
+        return 0
+    chosen = environment_for(next((one for one in able if one.minor == sys.version_info[:2]), able[0]))
+    if chosen is None:
+        return 0
+    box = Path(tempfile.mkdtemp(prefix="pyproc-"))
+    try:
+        for path in sorted(TOP.iterdir()):
+            if path.is_file():
+                shutil.copy2(path, box)
+            elif path.name in COPIED:
+                shutil.copytree(path, box / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(chosen, box / ".venv", symlinks=True)
+        for folder, _, files in os.walk(box):
+            os.lchown(folder, UID, UID)
+            for name in files:
+                os.lchown(os.path.join(folder, name), UID, UID)
+        os.chmod(box, 0o755)  # noqa: S103  the sandbox's own users must reach the interpreter, as in any installation
+        print(f"as uid {UID} without capabilities, python {chosen.name}: tests marked unprivileged", flush=True)
+        marked = ["-q", "-m", "unprivileged", *options]
+        return run_pytest(box / ".venv" / "bin" / "python", marked, directory=box, unprivileged=True)
+    finally:
+        shutil.rmtree(box, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    kinds = {"pythons": on_further_pythons, "unprivileged": as_unprivileged}
+    sys.exit(kinds[sys.argv[1]](sys.argv[2:]))
