@@ -38,7 +38,7 @@ lint: venv-test  ## ruff, mypy --strict, import-linter
 	$(VENV)/mypy
 	$(VENV)/lint-imports --no-logo
 
-bench: venv-test  ## latency and throughput of a call here, beside the bare socket
+bench: venv  ## latency and throughput of a call here, beside the bare socket
 	$(VENV)/pyproc bench $(OPTIONS)
 
 soak: venv-test  ## calls, kills and refusals for SECONDS=60, then what is left behind

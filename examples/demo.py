@@ -1,122 +1,205 @@
-"""`make demo`: classify real scans in a sandbox, then try to break out of it. Plain text where there is no terminal."""
+"""`make demo`: classify real scans in a sandbox, then try to break out of it, then show what the model saw.
+
+Everything shown is measured or asked in this run; the exit status is 0 only if the model was right often enough, every
+attempt was refused, and every call after an attempt was answered. Colours and the moving bar need a terminal; without
+one, and on a dumb one, the same comes as plain text of 80 columns.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import pathlib
 import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from sklearn.datasets import load_digits
 
 from pyproc import CallError, Limits, Pool
 
-WORKERS = 2
-SHADES = " ░▒▓█"
-TOUR = [
-    ("read /etc/passwd", "read_passwd"), ("open a socket", "open_socket"), ("start a program", "start_program"),
-    ("loop for ever", "loop_for_ever"), ("eat memory", "eat_memory"), ("crash", "crash"),
-    ("raise an exception with a secret", "raise_secret"),
-]
+WORKERS = max(2, min(4, os.cpu_count() or 2))
+ATTEMPT_SECONDS = 5.0  # what an attempt may take before its deadline: only the endless loop needs all of it
+RIGHT_AT_LEAST = 0.9  # the share of right answers below which something other than handwriting is wrong
+ATTEMPTS = (
+    ("read /etc/passwd", "read_passwd"),
+    ("open a socket", "open_socket"),
+    ("start a program", "start_program"),
+    ("loop for ever", "loop_for_ever"),
+    ("eat memory", "eat_memory"),
+    ("crash", "crash"),
+    ("raise a secret", "raise_secret"),
+)
+SECRET = "the-password-in-the-worker"  # the bait: it must not come back
+GREYS = 16  # the darkest grey value of a scan
+SCANS_A_ROW = 4
+
+
+class Job(NamedTuple):
+    """What came of classifying: the answers in order, the seconds of each call, the seconds of all."""
+
+    answers: list[int]
+    seconds: list[float]
+    wall: float
 
 
 def main() -> int:
-    console = Console(width=80 if not sys.stdout.isatty() else None)
-    causes: list[str] = []
-    _collect(causes)
+    """Run the four parts; 0 if all came out as promised."""
+    console = Console(width=None if sys.stdout.isatty() else 80, highlight=False)
+    causes = collect_causes()
     digits = load_digits()
     half = len(digits.target) // 2
-    scans, truth = digits.data[half:], digits.target[half:]
-    console.print("[bold]pyproc[/]: a classifier is trained inside the sandbox, while its script is loaded …")
+    scans, truth = digits.data[half:], [int(digit) for digit in digits.target[half:]]
+    console.print("[bold]pyproc[/]: a classifier of handwritten digits, trained inside the sandbox")
     begun = time.perf_counter()
-    worker = pathlib.Path(__file__).with_name("digits_worker.py")
-    with Pool(worker, workers=WORKERS, limits=Limits(memory="1 GiB"), timeout=20) as pool:
-        console.print(f"  {WORKERS} workers serve after {time.perf_counter() - begun:.1f} s")
-        guesses, times, wall = _classify(console, pool, [scan.tolist() for scan in scans])
-        right = sum(int(guess == digit) for guess, digit in zip(guesses, truth, strict=True))
-        times.sort()
-        numbers = Table("what", "measured", title="The job", title_justify="left")
-        numbers.add_row("scans classified", str(len(guesses)))
-        numbers.add_row("accuracy", f"{right / len(guesses):.1%}")
-        numbers.add_row("calls a second", f"{len(guesses) / wall:,.0f}")
-        numbers.add_row("latency p50, p99", f"{statistics.median(times) * 1e6:,.0f} µs, {times[int(len(times) * .99)] * 1e6:,.0f} µs")
-        layers = pool.status()["layers"]
-        on = [name for name, layer in layers.items() if layer["state"] == "enforced"]
-        numbers.add_row(f"layers in force ({len(on)} of {len(layers)})", ", ".join(on))
-        console.print(numbers)
-        answered = _tour(console, pool, causes)
-    console.print(_picture(digits.images[half:], guesses, truth))
-    console.print(f"[bold]{right} of {len(guesses)}[/] scans right, {len(TOUR)} attempts refused, "
-                  f"{answered} of {len(TOUR)} calls after them answered.")
-    return 0 if right / len(guesses) > 0.9 and answered == len(TOUR) else 1
+    script = pathlib.Path(__file__).with_name("digits_worker.py")
+    with Pool(script, workers=WORKERS, limits=Limits(memory="512 MiB"), timeout=20.0) as pool:
+        ready = time.perf_counter() - begun
+        job = classify(console, pool, [scan.tolist() for scan in scans])
+        right = sum(answer == digit for answer, digit in zip(job.answers, truth, strict=True))
+        console.print(numbers(job, right, ready, pool.status()["layers"]))
+        refused, answered = attempts(console, pool, causes, scans[0].tolist(), job.answers[0])
+    console.print(picture(digits.images[half:], job.answers, truth, colour=console.color_system is not None,
+                          blocks=console.encoding.startswith("utf")))
+    console.print(confusion(job.answers, truth))
+    console.print(f"[bold]{right} of {len(truth)}[/] scans right; [bold]{refused} of {len(ATTEMPTS)}[/] attempts refused; "
+                  f"[bold]{answered} of {len(ATTEMPTS)}[/] next calls answered.")
+    kept = right / len(truth) >= RIGHT_AT_LEAST and refused == answered == len(ATTEMPTS)
+    return 0 if kept else 1
 
 
-def _classify(console: Console, pool: Pool, scans: list[list[float]]) -> tuple[list[int], list[float], float]:
-    times: list[float] = []
+def classify(console: Console, pool: Pool, scans: list[list[float]]) -> Job:
+    """Ask for every scan, as many at once as there are workers."""
+    seconds: list[float] = []
 
-    def one(scan: list[float]) -> int:
+    def ask(scan: list[float]) -> int:
         begun = time.perf_counter()
-        digit = pool.call("classify", scan)
-        times.append(time.perf_counter() - begun)
-        return int(digit)
+        answer = pool.call("classify", scan)
+        seconds.append(time.perf_counter() - begun)
+        return int(answer)
 
-    columns = (TextColumn("  classifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    guesses: list[int] = []
+    answers: list[int] = []
+    columns = (TextColumn("classifying the held-out half"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     begun = time.perf_counter()
     with ThreadPoolExecutor(WORKERS) as threads, Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(scans))
-        for guess in threads.map(one, scans):
-            guesses.append(guess)
+        for answer in threads.map(ask, scans):
+            answers.append(answer)
             progress.advance(task)
-    return guesses, times, time.perf_counter() - begun
+        wall = time.perf_counter() - begun
+    return Job(answers, seconds, wall)
 
 
-def _tour(console: Console, pool: Pool, causes: list[str]) -> int:
-    table = Table("the worker tries to", "the caller gets", "why, from the log", title="A tour of refusals", title_justify="left")
-    answered = 0
-    blank = [0.0] * 64
-    for title, method in TOUR:
+def numbers(job: Job, right: int, ready: float, layers: dict[str, Any]) -> Table:
+    """The job in figures."""
+    seconds = sorted(job.seconds)
+    on = [name for name, layer in layers.items() if layer["state"] == "enforced"]
+    table = Table(box=SIMPLE_HEAD, title="The job", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    table.add_row("workers", f"{WORKERS}, ready after {ready:.1f} s, model included")
+    table.add_row("accuracy", f"{right / len(job.answers):.1%} of {len(job.answers)} scans that it was not trained on")
+    table.add_row("calls a second", f"{len(job.answers) / job.wall:,.0f}, the model's own time included")
+    table.add_row("latency", f"p50 {statistics.median(seconds) * 1e3:.2f} ms, "
+                             f"p99 {seconds[int(len(seconds) * 0.99)] * 1e3:.2f} ms")
+    table.add_row("layers in force", f"{len(on)} of {len(layers)}: {', '.join(on)}")
+    return table
+
+
+def attempts(console: Console, pool: Pool, causes: list[str], scan: list[float], known: int) -> tuple[int, int]:
+    """Try each way out, and after each one an ordinary call; how many were refused, how many calls answered."""
+    table = Table(box=SIMPLE_HEAD, title="A tour of refusals", title_justify="left")
+    for heading in ("the worker tries to", "the caller gets", "the log says", "next call"):
+        table.add_column(heading, no_wrap=True)
+    refused = answered = 0
+    for title, method in ATTEMPTS:
         causes.clear()
         try:
-            outcome = f"ESCAPED: {pool.call(method, timeout=3)!r}"[:60]
+            outcome = f"ESCAPED: {pool.call(method, timeout=ATTEMPT_SECONDS)!r}"
         except CallError as error:
-            outcome = f"{type(error).__name__}" + (f" ({error.reason})" if error.reason else f" ({error.bound})" if error.bound else "")
-            if method == "raise_secret":
-                outcome += ": " + error.message
-        pool.call("classify", blank)
-        answered += 1
-        table.add_row(title, outcome, causes[-1] if causes else "killed by the supervisor")
+            leaked = SECRET in f"{error} {error!r} {error.message} {error.__cause__} {error.__context__}"
+            outcome = "LEAKED the secret" if leaked else type(error).__name__
+            refused += not leaked
+        try:
+            fine = pool.call("classify", scan) == known
+        except CallError as error:
+            fine, outcome = False, f"{outcome}, then {type(error).__name__}"
+        answered += fine
+        table.add_row(title, outcome, causes[-1] if causes else "", "answered" if fine else "LOST")
     console.print(table)
-    return answered
+    return refused, answered
 
 
-def _collect(causes: list[str]) -> None:
-    """Take the pool's log: the last line of each traceback is the cause."""
+def collect_causes() -> list[str]:
+    """Take the pool's log: of each record what it says of the cause, in a few words; a secret stays unsaid."""
+    causes: list[str] = []
 
-    class Last(logging.Handler):
+    class Cause(logging.Handler):
+        """Keeps the last line of a traceback, or the reason of a death."""
+
         def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage().strip().splitlines()[-1].strip()
-            causes.append("(kept in the log only)" if "password" in text else text.split("reason=")[-1][:40])
+            """Called by the pool's threads."""
+            text = record.getMessage().strip()
+            if "reason=" in text:
+                causes.append(text.partition("reason=")[2].partition(" ")[0])
+            else:
+                last = text.splitlines()[-1].strip()
+                causes.append("the secret, here only" if SECRET in text else last.partition(":")[0][-22:])
 
     log = logging.getLogger("pyproc")
-    log.addHandler(Last())
+    log.addHandler(Cause())
     log.propagate = False
+    return causes
 
 
-def _picture(images: object, guesses: list[int], truth: object) -> Panel:
-    rows: list[str] = []
-    for start in (0, 8):
-        block = range(start, start + 8)
-        for y in range(8):
-            rows.append("  ".join("".join(SHADES[min(4, int(images[i][y][x] / 3.3))] for x in range(8)) for i in block))  # type: ignore[index]
-        rows.append("  ".join(f"{guesses[i]} {'=' if guesses[i] == truth[i] else '≠'} {truth[i]}".center(8) for i in block))  # type: ignore[index]
-    return Panel("\n".join(rows), title="What it saw: its answer = the truth", expand=False)
+def picture(images: Any, answers: list[int], truth: list[int], *, colour: bool, blocks: bool) -> Text:
+    """A few scans with the model's answer: a row that it read well, and a row of its mistakes."""
+    wrong = [index for index, answer in enumerate(answers) if answer != truth[index]]
+    fine = [index for index, answer in enumerate(answers) if answer == truth[index]]
+    out = Text("What it saw: the scan, its answer, the truth\n\n", style="italic" if colour else "")
+    for chosen in (fine[:SCANS_A_ROW], wrong[:SCANS_A_ROW]):
+        for line in range(8):
+            for index in chosen:
+                out.append("  ")
+                for value in images[index][line]:
+                    out.append_text(pixel(float(value), colour=colour, blocks=blocks))
+            out.append("\n")
+        for index in chosen:
+            same = answers[index] == truth[index]
+            verdict = f"{answers[index]}, right" if same else f"{answers[index]}, was {truth[index]}"
+            out.append("  " + verdict.center(16), style=("green" if same else "red") if colour else "")
+        out.append("\n\n")
+    return out
+
+
+def pixel(value: float, *, colour: bool, blocks: bool) -> Text:
+    """One grey value as two characters, which together are about a square."""
+    if colour:
+        grey = round(value / GREYS * 255)
+        return Text("  ", style=f"on rgb({grey},{grey},{grey})")
+    shades = " ░▒▓█" if blocks else " .+*#"
+    return Text(shades[min(len(shades) - 1, round(value / GREYS * (len(shades) - 1)))] * 2)
+
+
+def confusion(answers: list[int], truth: list[int]) -> Table:
+    """How often each digit was read as which."""
+    table = Table(box=SIMPLE_HEAD, title="Read as (columns), was (rows)", title_justify="left")
+    table.add_column("", justify="right", style="bold")
+    for digit in range(10):
+        table.add_column(str(digit), justify="right", no_wrap=True)
+    pairs = list(zip(truth, answers, strict=True))
+    for was in range(10):
+        counts = [pairs.count((was, read)) for read in range(10)]
+        cells = [f"[green]{n}[/]" if was == read else f"[red]{n}[/]" if n else "·" for read, n in enumerate(counts)]
+        table.add_row(str(was), *cells)
+    return table
 
 
 if __name__ == "__main__":

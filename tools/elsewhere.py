@@ -1,6 +1,6 @@
 """Runs the fast part of the suite where the main run does not: on further interpreters, and as an unprivileged uid.
 
-Run by `make test` with the main environment's interpreter as `python tools/elsewhere.py pythons|unprivileged [pytest options]`.
+Run by `make test` with the main environment's interpreter: `python tools/elsewhere.py pythons|unprivileged [options]`.
 Prints which interpreters were found; one whose environment cannot be made is a printed line and not a failure, as it
 may lack a module that its distribution packs separately. The last line of each run is pytest's own.
 

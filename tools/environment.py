@@ -12,6 +12,7 @@ Rules and reasons:
   content, as a checkout changes every modification time.
 * A distribution's python3 may lack ensurepip, or pip, but not both: pip of the outer interpreter installs into the
   environment with `pip --python`, else ensurepip puts a pip inside.
+* One at a time: a second `make` in the same checkout waits for the first one's lock.
 * A failure is one line that says what is missing, and then what the failing program said.
 
 Rejected: `python -m venv` alone (needs ensurepip); modification times as make compares them (see above); a second pip
@@ -21,6 +22,7 @@ that upgrades the first (one more download, and it would have to be pinned too).
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import os
 import shutil
@@ -151,6 +153,14 @@ def main() -> int:
     parser.add_argument("--project", action="store_true", help="install this project too, as a built wheel")
     options = parser.parse_args()
     directory = options.directory.absolute()
+    lock = TOP / ".cache" / "environment.lock"
+    try:
+        lock.parent.mkdir(exist_ok=True)
+        held = lock.open("w")
+    except OSError as error:
+        print(f"pyproc: the checkout cannot be written: {error}", file=sys.stderr)
+        return 1
+    fcntl.flock(held, fcntl.LOCK_EX)  # ends with the process
     try:
         make(directory)
         for name in options.names:

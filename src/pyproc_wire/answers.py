@@ -31,18 +31,10 @@ def kind_of(answer: Answer) -> str:
     """Which message the fields make up: each has fields of its own and none of another's. Raises
     RemoteProtocolError for a combination that is none."""
     if answer.ok is True:
-        if (
-            answer.body is not MISSING
-            and answer.part is answer.ready is MISSING
-            and not _says_failure(answer)
-        ):
+        if answer.body is not MISSING and answer.part is answer.ready is MISSING and not _says_failure(answer):
             return SUCCESS
     elif answer.ok is False:
-        if (
-            answer.error is not None
-            and answer.code is not None
-            and not (answer.body or answer.part or answer.ready)
-        ):
+        if answer.error is not None and answer.code is not None and not (answer.body or answer.part or answer.ready):
             return FAILURE
     elif not (answer.body or answer.output or _says_failure(answer)):
         if answer.part and not answer.ready:
@@ -69,11 +61,7 @@ def failed(id: int, answer: Answer) -> Failed:
         raise RemoteProtocolError(f"error text is longer than {PUBLIC_TEXT_BYTES} bytes", id=id)
     if path is not None and len(path) > PATH_CHARS:
         raise RemoteProtocolError(f"path is longer than {PATH_CHARS} characters", id=id)
-    if report is not None and (
-        len(report.traceback.encode()) > REPORT_BYTES or len(report.type) > TYPE_NAME_CHARS
-    ):
+    if report is not None and (len(report.traceback.encode()) > REPORT_BYTES or len(report.type) > TYPE_NAME_CHARS):
         raise RemoteProtocolError(f"report is longer than {REPORT_BYTES} bytes", id=id)
     shown = without_controls(error)[:PUBLIC_TEXT_BYTES]
-    return Failed(
-        id, code, shown, path and without_controls(path), bound, answer.public, report, answer.output
-    )
+    return Failed(id, code, shown, path and without_controls(path), bound, answer.public, report, answer.output)

@@ -52,9 +52,7 @@ def pack(value: Any) -> Packed | None:
         return Packed(_pack(numpy, value, value), True)
     if isinstance(value, numpy.generic):
         if value.dtype.type is not type(value):
-            raise UnencodableValue(
-                f"{type(value).__name__} is a subclass of a numpy scalar, convert it", value
-            )
+            raise UnencodableValue(f"{type(value).__name__} is a subclass of a numpy scalar, convert it", value)
         if isinstance(value, numpy.bytes_):
             return Packed(_BYTES_SCALAR + bytes(value), False)
         if isinstance(value, numpy.str_):

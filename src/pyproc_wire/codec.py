@@ -21,6 +21,7 @@ from msgspec import Raw
 from pyproc_wire import extensions, json_values
 from pyproc_wire.errors import RemoteProtocolError, UnencodableValue, printable
 from pyproc_wire.extensions import DECODE_FAILURES
+from pyproc_wire.keys import SHORT_BYTES, check_keys
 from pyproc_wire.limits import INT_MAX, INT_MIN, MAX_DEPTH, MAX_KEYS
 from pyproc_wire.values import SCALARS, Walk, blame
 
@@ -125,6 +126,9 @@ class Codec:
         Raises RemoteProtocolError, and LocalProtocolError where a numpy value arrives and numpy is missing.
         """
         try:
+            if len(raw) > SHORT_BYTES and self.name == "msgpack":
+                raw = bytes(raw)
+                check_keys(raw)
             value = self._decode_any(raw)
         except DECODE_FAILURES as error:
             raise RemoteProtocolError(f"value is not valid {self.name}: {reason(error)}") from error

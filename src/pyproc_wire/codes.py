@@ -29,9 +29,7 @@ class ErrorCode(enum.StrEnum):
 
 CODES: Final[frozenset[str]] = frozenset(code.value for code in ErrorCode)
 
-NOT_A_WORKERS_TO_SAY: Final[frozenset[str]] = frozenset(
-    {"unauthenticated", "permission_denied", "worker_lost"}
-)
+NOT_A_WORKERS_TO_SAY: Final[frozenset[str]] = frozenset({"unauthenticated", "permission_denied", "worker_lost"})
 """Who the caller is and whether a worker died is known outside the sandbox only; from a worker these are
 forgeries."""
 

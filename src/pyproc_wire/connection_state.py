@@ -65,9 +65,7 @@ FROM_WORKER: Final[Table] = _table(
 )
 """Received by a CallerConnection, sent by a WorkerConnection: (state, message) -> state."""
 
-TO_WORKER: Final[Table] = _table(
-    {State.OPEN: {REQUEST: State.OPEN, CANCELLATION: State.OPEN, CREDIT: State.OPEN}}
-)
+TO_WORKER: Final[Table] = _table({State.OPEN: {REQUEST: State.OPEN, CANCELLATION: State.OPEN, CREDIT: State.OPEN}})
 """Sent by a CallerConnection, received by a WorkerConnection: (state, message) -> state."""
 
 UNKNOWN_CALL: Final = "unknown"

@@ -99,9 +99,7 @@ class RemoteProtocolError(WireError):
     frame reader, events from a connection.
     """
 
-    def __init__(
-        self, text: str, *, code: str = "invalid_argument", fatal: bool = True, id: int | None = None
-    ) -> None:
+    def __init__(self, text: str, *, code: str = "invalid_argument", fatal: bool = True, id: int | None = None) -> None:
         super().__init__(text)
         self.code = code
         self.fatal = fatal

@@ -23,6 +23,7 @@ from msgspec.msgpack import Decoder, Encoder, Ext
 
 from pyproc_wire import arrays
 from pyproc_wire.errors import UnencodableValue
+from pyproc_wire.keys import SHORT_BYTES, check_keys, distinct
 from pyproc_wire.limits import MAX_DEPTH
 from pyproc_wire.values import SCALARS, Walk, blame, carry_list, carry_scalar_map, too_deep
 
@@ -194,7 +195,19 @@ def _complex(payload: bytes) -> complex:
 def _mapping(items: list[Any]) -> dict[Any, Any]:
     if len(items) % 2:
         raise ValueError("mapping has a key without a value")
-    return dict(zip(items[::2], items[1::2], strict=True))
+    values = items[1::2]
+    built: dict[Any, Any] = distinct(items[::2], lambda keys: dict(zip(keys, values, strict=True)))
+    return built
+
+
+def _set(items: list[Any]) -> set[Any]:
+    built: set[Any] = distinct(items, set)
+    return built
+
+
+def _frozenset(items: list[Any]) -> frozenset[Any]:
+    built: frozenset[Any] = distinct(items, frozenset)
+    return built
 
 
 _FLAT: Final[dict[int, Callable[[bytes], Any]]] = {
@@ -209,8 +222,8 @@ _FLAT: Final[dict[int, Callable[[bytes], Any]]] = {
 
 _NESTED: Final[dict[int, Callable[[list[Any]], Any]]] = {
     TUPLE: tuple,
-    SET: set,
-    FROZENSET: frozenset,
+    SET: _set,
+    FROZENSET: _frozenset,
     MAPPING: _mapping,
 }
 
@@ -232,6 +245,8 @@ def unpacker(level: int) -> Callable[[int, memoryview], Any]:
                 if level >= MAX_DEPTH:
                     raise ValueError(f"value is nested deeper than {MAX_DEPTH}")
                 inner = Decoder(list[Any], ext_hook=unpacker(level + 1))
+            if len(payload) > SHORT_BYTES:
+                check_keys(bytes(payload))
             return build(inner.decode(payload))
         flat = _FLAT.get(code)
         if flat is not None:

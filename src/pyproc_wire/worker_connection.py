@@ -118,9 +118,7 @@ class WorkerConnection:
         try:
             for payload in payloads:
                 if not self._hears:
-                    raise RemoteProtocolError(
-                        f"nothing is permitted while the connection is {self._state.value}"
-                    )
+                    raise RemoteProtocolError(f"nothing is permitted while the connection is {self._state.value}")
                 event = self._event(payload)
                 if event is not None:
                     events.append(event)
@@ -236,9 +234,7 @@ class WorkerConnection:
         """
         self._may_answer(id, SUCCESS)
         prepared = self.codec.prepare(value)
-        raw = self._bounded(
-            self.codec.encode_prepared(Success(id, True, prepared, output), prepared, value), SUCCESS
-        )
+        raw = self._bounded(self.codec.encode_prepared(Success(id, True, prepared, output), prepared, value), SUCCESS)
         del self._open[id]
         return raw
 
@@ -272,9 +268,7 @@ class WorkerConnection:
         self._may_fail(id, code, bound)
         if report is not None:
             report = Report(cut(report.type, TYPE_NAME_CHARS), cut_front(report.traceback, REPORT_BYTES))
-        failure = LinkFailure(
-            id, False, cut(error, PUBLIC_TEXT_BYTES), code, cut_path(path), bound, public, report, output
-        )
+        failure = LinkFailure(id, False, cut(error, PUBLIC_TEXT_BYTES), code, cut_path(path), bound, public, report, output)
         return self._closing(id, failure)
 
     def _may_answer(self, id: int, kind: str) -> None:
@@ -282,9 +276,7 @@ class WorkerConnection:
             return
         call = call_kind(self._open.get(id))
         if kind not in CALL[call] or self._state is not State.OPEN:
-            raise LocalProtocolError(
-                f"connection is {self._state.value} and call {id} is {call}, {kind} cannot be sent"
-            )
+            raise LocalProtocolError(f"connection is {self._state.value} and call {id} is {call}, {kind} cannot be sent")
 
     def _may_fail(self, id: int | None, code: str, bound: str | None) -> None:
         if code not in self._codes:

@@ -68,7 +68,7 @@ def _bound(error: BaseException) -> str | None:
 def _text(error: BaseException) -> str:
     try:
         text = str(error)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
         return GENERIC
     return text.encode("utf-8", "backslashreplace")[:PUBLIC_TEXT_BYTES].decode("utf-8", "ignore")
 
@@ -76,10 +76,10 @@ def _text(error: BaseException) -> str:
 def _report(error: BaseException) -> Report:
     try:
         text = "".join(traceback.format_exception(error))
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
         try:
             text = "".join(traceback.format_tb(error.__traceback__)) + "(the exception cannot be shown)"
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
             text = "(the exception cannot be shown)"
     tail = text.encode("utf-8", "backslashreplace")[-(REPORT_BYTES - 1024):].decode("utf-8", "ignore")
     return Report(type=type(error).__name__[:200], traceback=tail)

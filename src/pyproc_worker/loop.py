@@ -23,6 +23,7 @@ from pyproc_worker import call as calls
 from pyproc_worker import failure, stdio
 from pyproc_worker.registry import ASYNC, ASYNC_GENERATOR, GENERATOR, PLAIN, BadBody, Function, Registry
 
+READY_BYTES = 1 << 20  # what a worker may say of itself; the supervisor takes no more
 
 
 class _Server:
@@ -77,7 +78,7 @@ class _Server:
                                       public=True, output=stdio.taken())
         except (calls.Cancelled, BadBody) as error:
             return self._failed(id, failure.classify(error))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is answered or logged
             return self._failed(id, failure.classify(error, function.public_errors))
         finally:
             self._call = None
@@ -172,8 +173,9 @@ def serve(channel: socket.socket, registry: Registry, *, request_limit: int, res
           details: dict[str, Any]) -> None:
     """Announce `registry` on `channel`, then serve until the supervisor hangs up. Raises RemoteProtocolError, OSError."""
     stdio.install()
-    connection = WorkerConnection(request_limit=request_limit, response_limit=response_limit)
+    connection = WorkerConnection(request_limit=request_limit, response_limit=max(response_limit, READY_BYTES))
     channel.sendall(connection.ready(registry.describe(), details))
+    connection.response_limit = response_limit
     _Server(channel, registry, connection).run()
 
 

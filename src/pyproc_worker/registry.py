@@ -22,6 +22,7 @@ import msgspec
 CARRIED = (datetime.date, datetime.datetime, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID, bytes)
 PLAIN, ASYNC, GENERATOR, ASYNC_GENERATOR = "plain", "async", "generator", "asyncgen"
 CANCEL_EVENT = "cancel_event"
+F = typing.TypeVar("F", bound=Callable[..., Any])
 
 
 class BadBody(Exception):
@@ -80,7 +81,7 @@ class Function:
                 if body not in (None, {}):
                     raise BadBody(f"function {self.name!r} takes no body", "$")
                 return (), {}
-            filled = msgspec.convert({} if body is None else body, self._arguments, builtin_types=CARRIED)
+            filled: Any = msgspec.convert({} if body is None else body, self._arguments, builtin_types=CARRIED)
         except msgspec.ValidationError as error:
             text, _, path = str(error).partition(" - at ")
             raise BadBody(text, path.strip("`") or "$") from error
@@ -137,11 +138,16 @@ class Registry:
 
 
 
-def expose(fn: Callable[..., Any] | None = None, *, name: str | None = None, timeout: float | None = None,
-           public_errors: tuple[type[BaseException], ...] = (), idempotent: bool = False) -> Any:
+@typing.overload
+def expose(fn: F) -> F: ...
+@typing.overload
+def expose(*, name: str | None = None, timeout: float | None = None,
+           public_errors: tuple[type[BaseException], ...] = (), idempotent: bool = False) -> Callable[[F], F]: ...
+def expose(fn: F | None = None, *, name: str | None = None, timeout: float | None = None,
+           public_errors: tuple[type[BaseException], ...] = (), idempotent: bool = False) -> F | Callable[[F], F]:
     """Make a function callable from outside; with or without arguments, as a decorator (contract, section 2)."""
 
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+    def add(function: F) -> F:
         current.add(function, name=name, timeout=timeout, public_errors=public_errors, idempotent=idempotent)
         return function
 

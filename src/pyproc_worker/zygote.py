@@ -41,7 +41,7 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket) -> None:
         os.close(listener)
     try:
         _load(plan)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is answered or logged
         text = "".join(traceback.format_exception(error))[-REPORT_BYTES:]
         send_frame(control, {"failed": {"script": plan["script"]["path"], "kind": type(error).__name__, "text": text}})
         os._exit(70)
@@ -127,7 +127,7 @@ def _become_worker(plan: dict[str, Any], fds: list[int], control: socket.socket)
         loop.serve(socket.socket(fileno=CHANNEL), current, request_limit=plan["limits"]["request"],
                    response_limit=plan["limits"]["response"], details=details)
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
         os.write(2, ("worker could not start: " + traceback.format_exc()[-REPORT_BYTES:]).encode())
     os._exit(code)
 

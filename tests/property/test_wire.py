@@ -21,6 +21,7 @@ from pyproc_wire.codec import JSON, MESSAGEPACK, Codec
 from pyproc_wire.connection import CallerConnection, ServerConnection
 from pyproc_wire.errors import RemoteProtocolError, UnencodableValue
 from pyproc_wire.frame import FrameReader, frame
+from pyproc_wire.keys import check_keys
 
 PLAY = Path(__file__).parent.parent / "vectors" / "wire_play.py"
 _spec = importlib.util.spec_from_file_location("wire_play", PLAY)
@@ -259,3 +260,16 @@ def test_a_json_failure_of_any_text_is_an_event_or_a_breach(text: str) -> None:
     report = f'{{"type":"{text}","traceback":"{text}"}}'
     payload = f'{{"id":1,"ok":false,"code":"internal","error":"{text}","report":{report}}}'
     play.outcome(caller, [frame(payload.encode())])
+
+
+HOSTILE_MAP = b"\xde\x04\xb0" + b"\xd8\x0a" * 1200 + b"\x00" * 20_000
+"""1200 keys that are extensions, in a value long enough to be looked at."""
+
+
+@given(VALUES)
+@settings(deadline=None)
+def test_a_hostile_map_is_found_behind_any_value(value: Any) -> None:
+    raw = MESSAGEPACK.encode_value(value)
+    with pytest.raises(ValueError, match="as a key"):
+        check_keys(b"\x92" + raw + HOSTILE_MAP)
+    check_keys(b"\x93" + raw + b"\xc6\x00\x00\x80\x00" + bytes(0x8000) + raw)

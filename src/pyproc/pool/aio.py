@@ -73,7 +73,7 @@ class AsyncPool:
                     if type(event) is Part:
                         yield core.part(worker, event)
                         taken += 1
-                        if taken >= PARTS_AHEAD // 2:
+                        if taken >= PARTS_AHEAD // 2 and id in worker.connection.open_calls:
                             await self._send(worker.sock, worker.connection.credit(id, taken))
                             taken = 0
                     elif type(event) is Succeeded or type(event) is Failed:
@@ -92,7 +92,11 @@ class AsyncPool:
     async def _wait(self, method: str, deadline: float) -> Worker:
         core, loop = self._core, asyncio.get_running_loop()
         woken = asyncio.Event()
-        waiter = Waiter(lambda: loop.call_soon_threadsafe(woken.set))
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(woken.set)
+
+        waiter = Waiter(wake)
         core.enqueue(waiter)
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):

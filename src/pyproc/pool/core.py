@@ -348,7 +348,8 @@ def _source(path: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return text[:4096].encode("unicode_escape", "backslashreplace").decode("ascii") if not text.isprintable() else text[:4096]
+    text = text[:4096]
+    return text if text.isprintable() else text.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def _printable(text: str) -> str:

@@ -84,7 +84,7 @@ class Pool:
                     if type(event) is Part:
                         yield core.part(worker, event)
                         taken += 1
-                        if taken >= PARTS_AHEAD // 2:
+                        if taken >= PARTS_AHEAD // 2 and id in worker.connection.open_calls:
                             worker.sock.sendall(worker.connection.credit(id, taken))
                             taken = 0
                     elif type(event) is Succeeded or type(event) is Failed:

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from typing import Any
 
 import msgspec
 
@@ -37,16 +38,17 @@ class Interpreter(msgspec.Struct, frozen=True):
 
 def describe(python: str | None = None) -> Interpreter:
     """The interpreter `python` (default: ours). Raises ConfigError naming the path when it cannot be run."""
-    if python is None or os.path.realpath(python) == os.path.realpath(sys.executable) and python == sys.executable:
+    if python is None or (os.path.realpath(python) == os.path.realpath(sys.executable) and python == sys.executable):
         paths = sysconfig.get_paths()
-        found = [sys.executable, sys.base_prefix, paths["stdlib"], paths["platstdlib"], sys.path]
+        found: list[Any] = [sys.executable, sys.base_prefix, paths["stdlib"], paths["platstdlib"], sys.path]
     else:
         try:
-            run = subprocess.run([python, "-I", "-c", ASK], capture_output=True, timeout=ANSWER_SECONDS, check=True)  # noqa: S603
+            run = subprocess.run([python, "-I", "-c", ASK], capture_output=True, timeout=ANSWER_SECONDS, check=True)
             found = json.loads(run.stdout)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise ConfigError(f"python is {python!r}, which cannot be run: {error}") from error
-    executable, base_prefix, stdlib, platstdlib, path = found
+    executable, base_prefix, stdlib, platstdlib = (str(part) for part in found[:4])
+    path = [str(entry) for entry in found[4]]
     site_path = [p for p in path if os.path.basename(p) in PACKAGE_FOLDERS and os.path.isdir(p)]
     ours = {_folder_of(name) for name in ("pyproc_worker", "pyproc_wire", "msgspec")}
     packages = _folder_of("pyproc_worker")

@@ -46,7 +46,7 @@ def granted() -> tuple[dict[str, str], int]:
     entrance = os.path.join(interpreter.packages, "pyproc_worker", "__main__.py")
     argv = [interpreter.executable, "-I", "-B", "-S", entrance, interpreter.packages, "probe"]
     try:
-        run = subprocess.run(argv, capture_output=True, timeout=PROBE_SECONDS, check=True, env={}, cwd="/")  # noqa: S603
+        run = subprocess.run(argv, capture_output=True, timeout=PROBE_SECONDS, check=True, env={}, cwd="/")
         answer = json.loads(run.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ProtectionUnavailable(f"the layers of this machine cannot be tried: {error}", layer="probe",

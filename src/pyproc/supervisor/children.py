@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -72,12 +73,11 @@ class Supervisor:
         self._cgroups, refusal = cgroup.parents()
         self._granted = {**granted, "cgroup": refusal}
         self._names = call_names(platform.machine())
-        self._epoll = select.epoll()
         self._actions: dict[int, Callable[[], None]] = {}
-        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._orders: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self._trees: list[Tree] = []
+        self._ending: list[Tree] = []
         self._workers: set[Worker] = set()
         self._made = 0
         self._base = f"pyproc-{os.getpid()}-{random.getrandbits(32):08x}"
@@ -85,8 +85,10 @@ class Supervisor:
         self._closing = False
         self._ended = threading.Event()
         self._layers: dict[str, plans.LayerState] = {}
+        self._plan(0)  # what is wrong with the options is said before anything is opened
+        self._epoll = select.epoll()
+        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.watch(self._eventfd, self._woken)
-        self._first_plan = self._plan(0)
         self._thread = threading.Thread(target=self._run, name="pyproc-supervision", daemon=True)
 
     # -- for the pool ------------------------------------------------------------------------------------------------
@@ -131,7 +133,11 @@ class Supervisor:
 
     def drain(self, worker: Worker) -> None:
         """Read what the call that has just ended wrote, so that it is put to that call."""
-        self._order(lambda: [self._drain(worker, fd) for fd in worker.outputs])
+        def read() -> None:
+            for fd in worker.outputs:
+                self._drain(worker, fd)
+
+        self._order(read)
 
     def status(self) -> dict[str, Any]:
         """Workers, states, layers in force, deaths by reason."""
@@ -164,7 +170,7 @@ class Supervisor:
             worker.sock.close()
             for fd in (*worker.outputs, worker.pidfd):
                 _close(fd)
-        for tree in self._trees:
+        for tree in (*self._trees, *self._ending):
             tree.control.close()
             tree.lifeline.close()
             for fd in (tree.output, tree.listener, tree.pidfd, tree.keeper_fd):
@@ -278,7 +284,7 @@ class Supervisor:
                 self._break(error)
                 return
             self._trees.append(tree)
-            self._later(BOOT_SECONDS, lambda tree=tree: self._overdue(tree))
+            self._later(BOOT_SECONDS, functools.partial(self._overdue, tree))
 
     def _overdue(self, tree: Tree) -> None:
         if not tree.ready and not tree.closed:
@@ -347,7 +353,7 @@ class Supervisor:
         worker.tree.started()
         self.watch(worker.pidfd, lambda: self._bury(worker))
         for fd in worker.outputs:
-            self.watch(fd, lambda fd=fd: self._drain(worker, fd))
+            self.watch(fd, functools.partial(self._drain, worker, fd))
         ready = events[0]
         if isinstance(ready, Ready):
             self.functions = ready.functions
@@ -394,6 +400,8 @@ class Supervisor:
             worker.sock.shutdown(socket.SHUT_RDWR)
         reason = worker.death.reason
         self._discard(worker)
+        if not worker.call_id or worker.abandoned:
+            worker.sock.close()  # nobody waits on it; else its caller closes it when it has the evidence
         worker.finished.set()
         self._pool.worker_gone(worker)
         if reason not in ("retired", "shutdown"):
@@ -452,7 +460,9 @@ class Supervisor:
     def _remove_tree(self, tree: Tree) -> None:
         if tree in self._trees:
             self._trees.remove(tree)
+            self._ending.append(tree)
         tree.close()
+        self._ending = [t for t in self._ending if t.keeper_fd >= 0]
         for worker in list(tree.workers):
             if worker.pidfd < 0:
                 self._discard(worker)
@@ -518,7 +528,7 @@ class Supervisor:
         for worker in list(self._workers):
             if worker.doomed is None:
                 self.condemn(worker, "shutdown")
-        keepers = [tree for tree in self._trees if tree.keeper_fd >= 0]
+        keepers = [tree for tree in (*self._trees, *self._ending) if tree.keeper_fd >= 0]
         for tree in list(self._trees):
             tree.close()
         for tree in keepers:

@@ -3,7 +3,7 @@
 | evidence | reason |
 |---|---|
 | status SIGKILL and the group's oom_kill counter rose | oom |
-| status SIGKILL and we sent it | what we sent it for: deadline, cancelled, output_limit, process_limit, protocol, policy, … |
+| status SIGKILL and we sent it | what for: deadline, cancelled, output_limit, process_limit, protocol, policy, … |
 | status SIGKILL otherwise | signal:SIGKILL |
 | status SIGXCPU, SIGXFSZ, SIGSYS | cpu_limit, file_size, seccomp |
 | another signal, or an exit code | signal:NAME, exit:N |

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import errno
 
+from pyproc.sandbox.derive import FORK_FLAGS
+
 CONFINING = frozenset({"setsid", "unshare", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self",
                        "seccomp"})
 REFUSALS_MAX = 64  # within one worker's life; an honest program asks once or twice and gives up
@@ -40,7 +42,7 @@ class Door:
         """0 to let the call go on, else an errno. `pid` is the asking process, `parent` its parent."""
         if name == "tgkill" and first_argument & 0xFFFFFFFF == inner_pid:
             return 0
-        if name == "clone" and pid == self.zygote and self.fork_open:
+        if name == "clone" and pid == self.zygote and self.fork_open and first_argument & 0xFFFFFFFF == FORK_FLAGS:
             self.fork_open, self.child_expected = False, True
             return 0
         if name in CONFINING and pid != self.zygote:

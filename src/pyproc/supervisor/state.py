@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pyproc.supervisor.death import Death
     from pyproc.supervisor.tree import Tree
 
+READY_BYTES = 1 << 20  # the longest message in which a worker says what it exposes
+ENVELOPE_BYTES = 1 << 17  # what stands around a body: ids, and the report of a failure
+
 
 class Worker:
     """`deadline`: time.monotonic() when the present call must be over, inf when idle; `doomed`: why we killed it."""
@@ -28,7 +31,7 @@ class Worker:
         self.sock = sock
         self.outputs = outputs
         self.inner = inner
-        self.connection = CallerConnection(limit=response_limit, request_limit=request_limit)
+        self.connection = CallerConnection(limit=max(response_limit, READY_BYTES) + ENVELOPE_BYTES, request_limit=request_limit)
         self.pid = 0
         self.pidfd = -1
         self.uid = -1

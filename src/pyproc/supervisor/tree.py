@@ -59,6 +59,7 @@ class Tree:
         self.own_filters = procfs.status(os.getpid()).filters
         self.groups = frozenset(os.getgroups()) | {plan.host_gid}
         self.door = Door()
+        self._files: dict[int, str] = {}
         self.ready = False
         self.closed = False
         self.starting: Worker | None = None
@@ -97,10 +98,10 @@ class Tree:
         """Ask for a worker on these descriptors (channel, stdout, stderr). Its `ready` arrives on its channel."""
         self.starting = worker
         self.door.open_fork()
-        rights = array.array("i", fds)
-        self.control.sendmsg([b"F"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         credentials.ask(worker.sock, on=True)
         worker.sock.setblocking(False)
+        rights = array.array("i", fds)
+        self.control.sendmsg([b"F"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         self._owner.watch(worker.sock.fileno(), lambda: self._greet(worker))
 
     def close(self) -> None:
@@ -152,6 +153,9 @@ class Tree:
             return
         except OSError:
             greeting = credentials.Greeting(b"", 0, 0, -1, False)
+        if not greeting.data and self.ready and self._plan.document["solo"]:
+            self._owner.unwatch(self.control.fileno())  # it has become the worker; its pidfd tells the rest
+            return
         if not greeting.data or greeting.surplus:
             self._fail(PyprocError("the zygote hung up"))
             return
@@ -228,7 +232,7 @@ class Tree:
                 self._fail(ConfigError(f"the script leaves descriptors open after its import ({kept}); sockets and pipes "
                                        "cannot be shared by workers: open them in a function, or use zygote=False"))
                 return
-        self.files = {fd: what for fd, what in found.items() if fd not in ZYGOTE_DESCRIPTORS}
+        self._files = {fd: what for fd, what in found.items() if fd not in ZYGOTE_DESCRIPTORS}
         wrong = attest.differences(self._expected(None, found, self.own_filters + 1, status.threads, None), status,
                                    self.namespaces, found)
         if wrong:
@@ -271,7 +275,7 @@ class Tree:
         except OSError as error:
             return [f"it cannot be read: {error}"]
         channel, out, err = worker.inner
-        descriptors = {0: "/dev/null", 1: out, 2: err, 3: channel, **self.files}
+        descriptors = {0: "/dev/null", 1: out, 2: err, 3: channel, **self._files}
         expected = self._expected(worker, descriptors, self.own_filters + (1 if solo else 2),
                                   status.threads if solo else 1, None if solo else self.pid)
         return attest.differences(expected, status, namespaces, found)

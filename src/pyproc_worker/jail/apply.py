@@ -47,7 +47,7 @@ def apply(plan: dict[str, Any]) -> int:
     step("uts_namespace", lambda: socket.sethostname(plan["hostname"]))
     step("rlimits", lambda: rlimits.apply(plan["rlimits"]))
     become = tuple(plan["become"]) if plan["become"] else None
-    step("capabilities", lambda: credentials.drop_capabilities(become, bounding=plan["bounding"]))  # type: ignore[arg-type]
+    step("capabilities", lambda: credentials.drop_capabilities(become, bounding=plan["bounding"]))
     step("parent_death", lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
     step("dumpable", lambda: _set_and_check(PR_SET_DUMPABLE, 0, PR_GET_DUMPABLE))
     step("no_new_privs", lambda: _set_and_check(PR_SET_NO_NEW_PRIVS, 1, PR_GET_NO_NEW_PRIVS))

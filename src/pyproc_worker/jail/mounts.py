@@ -32,7 +32,7 @@ def enter_root(plan: dict[str, Any]) -> None:
     libc.call("mount", b"tmpfs", os.fsencode(root), b"tmpfs", MS_NOSUID | MS_NODEV, ROOT_TMPFS)
     os.chdir(root)
     for mount, fd, is_directory in opened:
-        _bind(fd, root + mount["target"], mount["flags"], is_directory)
+        _bind(fd, root + mount["target"], mount["flags"], is_directory=is_directory)
         os.close(fd)
     for link, target in plan["links"].items():
         if not os.path.lexists(root + link):
@@ -49,7 +49,7 @@ def enter_root(plan: dict[str, Any]) -> None:
     _set_attributes(AT_FDCWD, b"/", ATTRIBUTES["ro"], 0)
 
 
-def _bind(fd: int, target: str, flags: list[str], is_directory: bool) -> None:
+def _bind(fd: int, target: str, flags: list[str], *, is_directory: bool) -> None:
     if is_directory:
         os.makedirs(target, exist_ok=True)
     else:

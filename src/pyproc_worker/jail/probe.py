@@ -24,7 +24,9 @@ FILE_PLAN = {"mounts": [], "links": {}, "scratch": {"path": "/scratch", "bytes":
 
 def main() -> None:
     """Print the JSON document and end."""
-    print(json.dumps({"layers": {name: _attempt(action) for name, action in ATTEMPTS.items()}, "abi": landlock.abi()}))
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an application that ignores it hands that down through exec
+    found = {"layers": {name: _attempt(action) for name, action in ATTEMPTS.items()}, "abi": landlock.abi()}
+    sys.stdout.write(json.dumps(found))
     sys.stdout.flush()
 
 

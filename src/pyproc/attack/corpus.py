@@ -1,0 +1,145 @@
+"""The attacks, read and checked.
+
+    attacks/CLASS.toml -> load() -> (Attack, ...) -> source(attack), the text that is run
+
+Rules and reasons:
+* One file for each class of attack; an id is CLASS.NAME and names what is attempted, never how it ends.
+* Surplus or missing fields, unknown layers, double ids and code that does not compile are errors: a misspelt row
+  would else be an attack that never runs and always passes.
+* `control` is "run", or the reason why the attack cannot be shown to work on a plain machine.
+* `namespace` puts the control into a fresh user namespace, where it holds every capability: that is where a worker
+  would stand if the walls around it had been forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import textwrap
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from pyproc.attack.prelude import ESCAPED, PRELUDE
+
+LAYERS: Final = frozenset(
+    {
+        "descriptors",
+        "environment",
+        "user_namespace",
+        "pid_namespace",
+        "network_namespace",
+        "ipc_namespace",
+        "uts_namespace",
+        "cgroup_namespace",
+        "mount_namespace",
+        "rlimits",
+        "capabilities",
+        "no_new_privs",
+        "dumpable",
+        "parent_death",
+        "mdwe",
+        "landlock",
+        "seccomp",
+        "cgroup",
+    }
+)  # as in the contract, section 10
+MACHINES: Final = ("aarch64", "x86_64")
+CONTROL_RUN: Final = "run"
+_REQUIRED = frozenset({"id", "title", "layers", "code"})
+_OPTIONAL = frozenset({"control", "namespace", "machines"})
+
+
+class CorpusError(ValueError):
+    """A row that cannot be used: the text names file, row and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One attempt. `layers`: those that stop it, any one of them; `code`: the body of a function of `T`."""
+
+    id: str
+    kind: str
+    title: str
+    layers: tuple[str, ...]
+    code: str
+    control: str = CONTROL_RUN
+    namespace: bool = False
+    machines: tuple[str, ...] = MACHINES
+
+    @property
+    def has_control(self) -> bool:
+        return self.control == CONTROL_RUN
+
+    @property
+    def fits_this_machine(self) -> bool:
+        return platform.machine() in self.machines
+
+
+@cache
+def load() -> tuple[Attack, ...]:
+    """All attacks, in the order of the files and rows."""
+    found: dict[str, Attack] = {}
+    folder = files("pyproc.attack") / "attacks"
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if not entry.name.endswith(".toml"):
+            continue
+        for row in tomllib.loads(entry.read_text("utf-8"))["attack"]:
+            attack = parse(row, entry.name.removesuffix(".toml"))
+            if attack.id in found:
+                raise CorpusError(f"attack {attack.id!r} exists twice: give the second another name")
+            found[attack.id] = attack
+    return tuple(found.values())
+
+
+def parse(row: dict[str, Any], kind: str) -> Attack:
+    """One row of the file `kind`.toml."""
+    name = row.get("id", "")
+    where = f"attack {name!r} of {kind}.toml"
+    missing, surplus = _REQUIRED - row.keys(), row.keys() - _REQUIRED - _OPTIONAL
+    if missing or surplus:
+        raise CorpusError(f"{where} lacks {sorted(missing)} and has the unknown {sorted(surplus)}: correct the row")
+    if not isinstance(name, str) or not name.startswith(kind + ".") or len(name) == len(kind) + 1:
+        raise CorpusError(f"{where} must have an id that begins with {kind + '.'!r}")
+    unknown = sorted(set(row["layers"]) - LAYERS)
+    if unknown or not row["layers"]:
+        raise CorpusError(f"{where} names the layers {unknown or 'none'}: use those of the contract, section 10")
+    machines = tuple(row.get("machines", MACHINES))
+    if not set(machines) <= set(MACHINES) or not machines:
+        raise CorpusError(f"{where} is for {machines}: choose from {', '.join(MACHINES)}")
+    attack = Attack(
+        id=name,
+        kind=kind,
+        title=row["title"],
+        layers=tuple(row["layers"]),
+        code=row["code"].strip("\n"),
+        control=row.get("control", CONTROL_RUN),
+        namespace=row.get("namespace", False),
+        machines=machines,
+    )
+    try:
+        compile(source(attack), f"<attack {name}>", "exec")
+    except SyntaxError as error:
+        raise CorpusError(f"{where} does not compile, line {error.lineno} of its source: {error.msg}") from error
+    return attack
+
+
+def source(attack: Attack) -> str:
+    """The whole text to run: it defines `attack(T)`."""
+    return PRELUDE + "\n\ndef attack(T):\n" + textwrap.indent(attack.code, "    ") + "\n"
+
+
+def numbers(machine: str | None = None) -> dict[str, int]:
+    """The numbers of the system calls that the attacks make by number, name -> number."""
+    machine = machine or platform.machine()
+    table: dict[str, dict[str, int]] = json.loads((files("pyproc.attack") / "attacks" / "numbers.json").read_text("utf-8"))
+    if machine not in table:
+        raise CorpusError(f"machine {machine!r} has no call numbers here: the corpus runs on {', '.join(MACHINES)}")
+    return table[machine]
+
+
+def escaped(answer: object) -> bool:
+    """Whether an attack's answer says that it got what it wanted."""
+    return isinstance(answer, str) and answer.startswith(ESCAPED)

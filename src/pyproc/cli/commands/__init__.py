@@ -1,0 +1,1 @@
+"""One file for each verb, imported when it is used."""

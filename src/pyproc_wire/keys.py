@@ -1,0 +1,171 @@
+"""Keys that collide: what keeps a hostile value from spending hours inside one dict.
+
+Text and bytes are hashed with a secret of this process; numbers, UUIDs, Decimals and tuples of them are
+not, so a peer can write any number of different ones with one hash. n of those cost n^2 comparisons in C,
+with the interpreter locked, where no deadline reaches. msgspec builds a map while it decodes, so a long
+payload is looked at before:
+
+* `check_keys` walks over the bytes of a MessagePack value and refuses map keys that are arrays or
+extensions (a packer
+  of ours never writes them), maps of too many keys, and too deep nesting. It steps over bytes, text,
+  extensions and lists of numbers as a whole, and is skipped where the bytes cannot do harm.
+* `distinct` is asked before a set or a map is built from an extension.
+
+A short payload is not looked at: the worst it can cost is a few hundredths of a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from pyproc_wire.limits import MAX_DEPTH, MAX_KEYS
+
+SHORT_BYTES: Final = 16 * 1024
+"""Bytes: at 18 bytes a key fewer than a thousand keys that collide, measured 0.03 s."""
+
+FEW_STEPS: Final = 64
+"""Steps that are cheaper than a look at all the bytes: a large array in a small map is cleared by them."""
+
+FEW_KEYS: Final = 1000
+"""Bytes that open an array or an extension: below, a payload has too few such keys to do harm."""
+
+COLLISIONS_MAX: Final = 64
+"""Different keys of equal hash in one set or map: chance gives one or two (-1 and -2), an attack
+thousands."""
+
+_HARMLESS: Final = bytes(
+    byte
+    for byte in range(256)
+    if not (0x90 <= byte <= 0x9F or 0xC7 <= byte <= 0xC9 or 0xD4 <= byte <= 0xD8 or 0xDC <= byte <= 0xDD)
+)
+
+_MAP_32: Final = 0xDF
+_FLOAT: Final = 0xCB
+_FLOAT_BYTES: Final = 9
+_RUN: Final = 16
+"""Items: a shorter list is not worth two slices."""
+
+_FIXED: Final[dict[int, int]] = {
+    **dict.fromkeys(range(0x80), 1),
+    **{0xA0 + size: 1 + size for size in range(32)},
+    **dict.fromkeys((0xC0, 0xC1, 0xC2, 0xC3), 1),
+    0xCA: 5,
+    0xCB: 9,
+    0xCC: 2,
+    0xCD: 3,
+    0xCE: 5,
+    0xCF: 9,
+    0xD0: 2,
+    0xD1: 3,
+    0xD2: 5,
+    0xD3: 9,
+    **dict.fromkeys(range(0xE0, 0x100), 1),
+}
+_EXTENSION: Final[dict[int, int]] = {0xD4: 3, 0xD5: 4, 0xD6: 6, 0xD7: 10, 0xD8: 18}
+_SIZES: Final[tuple[int, ...]] = tuple(_FIXED.get(byte, 0) for byte in range(256))
+"""Bytes of an element by its first byte; 0 where a length follows or elements do."""
+
+_COUNTED: Final[dict[int, tuple[int, int]]] = {
+    0xC4: (1, 2),
+    0xC5: (2, 3),
+    0xC6: (4, 5),
+    0xD9: (1, 2),
+    0xDA: (2, 3),
+    0xDB: (4, 5),
+    0xC7: (1, 3),
+    0xC8: (2, 4),
+    0xC9: (4, 6),
+}
+"""First byte -> bytes of the length, bytes before the content."""
+
+
+def check_keys(raw: bytes) -> None:
+    """Raise ValueError if decoding `raw`, a MessagePack value, could be made to take long. Malformed bytes
+    pass."""
+    if len(raw) <= SHORT_BYTES or _walk(raw, FEW_STEPS):
+        return
+    if len(raw.translate(None, _HARMLESS)) > FEW_KEYS or _may_hold_large_map(raw):
+        _walk(raw, len(raw) + 1)
+
+
+def _may_hold_large_map(raw: bytes) -> bool:
+    at = raw.find(_MAP_32)
+    while at >= 0:
+        if MAX_KEYS < int.from_bytes(raw[at + 1 : at + 5], "big") <= len(raw) // 2:
+            return True
+        at = raw.find(_MAP_32, at + 1)
+    return False
+
+
+def _walk(raw: bytes, steps: int) -> bool:
+    """Whether the walk came to the end of the value, or to bytes that end the decoder too, within so many
+    steps."""
+    outer: list[tuple[int, bool]] = []
+    left, in_map = 1, False
+    at, end = 0, len(raw)
+    while at < end:
+        while left == 0:
+            if not outer:
+                return True
+            left, in_map = outer.pop()
+        steps -= 1
+        if steps < 0:
+            return False
+        first = raw[at]
+        is_key = in_map and left % 2 == 0
+        left -= 1
+        size = _SIZES[first]
+        if size:
+            at += size
+            continue
+        if first in _COUNTED:
+            length, before = _COUNTED[first]
+            _refuse_key(is_key and first in (0xC7, 0xC8, 0xC9))
+            at += before + int.from_bytes(raw[at + 1 : at + 1 + length], "big")
+        elif first in _EXTENSION:
+            _refuse_key(is_key)
+            at += _EXTENSION[first]
+        else:
+            _refuse_key(is_key)
+            outer.append((left, in_map))
+            at, left, in_map = _opened(raw, at, first)
+            if len(outer) > MAX_DEPTH:
+                raise ValueError(f"value is nested deeper than {MAX_DEPTH}")
+    return True
+
+
+def _refuse_key(found: bool) -> None:  # noqa: FBT001 a condition, as in assert
+    if found:
+        raise ValueError("map has an array or an extension as a key")
+
+
+def _opened(raw: bytes, at: int, first: int) -> tuple[int, int, bool]:
+    """Past the opening of an array or a map: where its elements begin, how many they are, whether it is a
+    map."""
+    in_map = first <= 0x8F or first >= 0xDE
+    if first <= 0x9F:
+        count, at = first & 0x0F, at + 1
+    else:
+        length = 2 if first in (0xDC, 0xDE) else 4
+        count, at = int.from_bytes(raw[at + 1 : at + 1 + length], "big"), at + 1 + length
+    if in_map:
+        if count > MAX_KEYS:
+            raise ValueError(f"map has more than {MAX_KEYS} keys")
+        return at, 2 * count, True
+    if _RUN <= count <= len(raw) - at:
+        if raw[at] == _FLOAT and raw[at : at + count * _FLOAT_BYTES : _FLOAT_BYTES].count(_FLOAT) == count:
+            return at + count * _FLOAT_BYTES, 0, False
+        if raw[at : at + count].isascii():
+            return at + count, 0, False
+    return at, count, False
+
+
+def distinct(items: Sequence[Any], build: Callable[[Any], Any]) -> Any:
+    """`build(items)`, after ValueError for too many items and for hashes that meet more often than by
+    chance."""
+    if len(items) > MAX_KEYS:
+        raise ValueError(f"set or map has more than {MAX_KEYS} keys")
+    if len(items) - len(set(map(hash, items))) > COLLISIONS_MAX:
+        raise ValueError("set or map has keys that collide or repeat")
+    return build(items)

@@ -1,0 +1,180 @@
+"""The script that the integration tests call; its import-time attacks record what they met."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from pyproc_worker import PublicError, check_cancelled, current_call, expose, run_worker, safe_open
+
+AT_IMPORT: dict[str, str] = {}
+LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.syscall.restype = ctypes.c_long
+
+
+def _attempt(name: str, act: Any) -> None:
+    try:
+        AT_IMPORT[name] = f"ESCAPED {act()!r}"
+    except BaseException as error:
+        AT_IMPORT[name] = f"stopped {type(error).__name__}"
+
+
+def _raw(number: int, *arguments: int) -> int:
+    result = int(LIBC.syscall(ctypes.c_long(number), *(ctypes.c_long(a) for a in arguments)))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+    return result
+
+
+ATTACKS: dict[str, Any] = {
+    "fork": os.fork,
+    "socket": lambda: socket.socket(socket.AF_INET),
+    "vsock": lambda: socket.socket(40),
+    "kill": lambda: os.kill(1, 0) or "sent",
+    "setrlimit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)) or "set",
+    "seccomp": lambda: _raw(317, 1, 0, 0),
+    "landlock": lambda: _raw(444, 0, 0, 0),
+    "unshare": lambda: _raw(272, 0x10000000),
+    "dumpable": lambda: _raw(157, 4, 1, 0, 0, 0),
+    "memfd": lambda: os.memfd_create("x"),
+    "exec": lambda: os.execv("/bin/true", ["true"]),
+    "passwd": lambda: open("/etc/passwd").read(),
+    "write": lambda: open("/scratch/x", "w"),
+    "setuid": lambda: os.setuid(0) or "set",
+}
+for _name, _act in ATTACKS.items():
+    _attempt(_name, _act)
+
+
+@expose
+def echo(req):  # type: ignore[no-untyped-def]
+    return req
+
+
+@expose
+def area(width: float, height: float = 2.0) -> float:
+    return width * height
+
+
+@expose
+def at_import() -> dict[str, str]:
+    return AT_IMPORT
+
+
+@expose
+def attack(name: str) -> str:
+    _attempt(name, ATTACKS[name])
+    return AT_IMPORT[name]
+
+
+@expose
+def hide_secret(secret: str) -> None:
+    try:
+        raise KeyError(secret)
+    except KeyError as cause:
+        error = ValueError(f"failed with {secret}")
+        error.add_note(secret)
+        raise error from cause
+
+
+@expose
+def public(text: str) -> None:
+    raise PublicError(text)
+
+
+@expose
+def die_by(number: int) -> None:
+    if number == signal.SIGABRT:
+        os.abort()
+    if number == signal.SIGSEGV:
+        ctypes.string_at(0)
+    os._exit(number)
+
+
+@expose
+def spin() -> None:
+    while True:
+        pass
+
+
+@expose
+def nap(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@expose
+def patient() -> None:
+    while True:
+        check_cancelled()
+        time.sleep(0.001)
+
+
+@expose(timeout=0.2)
+def impatient() -> None:
+    while True:
+        pass
+
+
+@expose
+def hoard() -> int:
+    return len([bytearray(16 << 20) for _ in range(100)])
+
+
+@expose
+def shout(count: int) -> int:
+    for _ in range(count):
+        os.write(2, b"x" * 65536)
+    return count
+
+
+@expose
+def say(text: str) -> None:
+    print(text)
+
+
+@expose
+def numbers(n: int):  # type: ignore[no-untyped-def]
+    yield from range(n)
+
+
+@expose
+async def later(x: int) -> int:
+    import asyncio
+
+    await asyncio.sleep(0)
+    return x + 1
+
+
+@expose
+def who() -> list[Any]:
+    return [os.getpid(), current_call().method, dict(os.environ)]
+
+
+@expose
+def draw() -> float:
+    import random
+
+    return random.random()
+
+
+@expose
+def raw_channel(data: bytes) -> None:
+    """A hostile worker: writes to its channel behind the protocol's back."""
+    socket.socket(fileno=3).sendall(data)
+    time.sleep(60)
+
+
+@expose
+def beneath(path: str) -> str:
+    return str(safe_open(sys.prefix, path).read(1))
+
+
+if __name__ == "__main__":
+    run_worker()
