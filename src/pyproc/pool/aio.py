@@ -52,6 +52,8 @@ class AsyncPool:
                 for event in worker.connection.receive(await self._receive(worker.sock)):
                     if type(event) is Succeeded or type(event) is Failed:
                         return core.finish(worker, event)
+                    if type(event) is not Part:
+                        raise await asyncio.to_thread(core.lost, worker)
         except (OSError, RemoteProtocolError) as error:
             raise await asyncio.to_thread(core.lost, worker, error) from error
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -82,6 +84,9 @@ class AsyncPool:
                         if single is not None:
                             yield single
                         return
+                    else:
+                        over = True
+                        raise await asyncio.to_thread(core.lost, worker)
         except (OSError, RemoteProtocolError) as error:
             over = True
             raise await asyncio.to_thread(core.lost, worker, error) from error

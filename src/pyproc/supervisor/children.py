@@ -166,6 +166,8 @@ class Supervisor:
 
     def forget(self) -> None:
         """In a forked child: close every descriptor that belongs to the parent's pool; end nothing."""
+        if self._ended.is_set():
+            return  # closed long ago, and the numbers belong to others now
         for worker in list(self._workers):
             worker.sock.close()
             for fd in (*worker.outputs, worker.pidfd):
@@ -362,14 +364,24 @@ class Supervisor:
         self._first.set()
         self._fill()
 
+    def limit_zygote(self, tree: Tree) -> None:
+        """The import may use what one worker may; before the script runs."""
+        if "cgroup" in tree.layers:
+            tree.group = self._group(f"z{tree.pid}", self.spec.workers)
+            tree.group.add(tree.pid)
+
+    def _group(self, name: str, workers: int) -> cgroup.Group:
+        limits = self.spec.limits
+        folders = {controller: f"{parent}/{self._base}/{name}" for controller, parent in self._cgroups.items()}
+        return cgroup.Group(folders, memory=limits.memory, pids=workers * (limits.threads + limits.processes) + 16)
+
     def _limit(self, worker: Worker) -> None:
         limits = self.spec.limits
         if "rlimits" in worker.tree.layers:
             tasks = limits.threads + limits.processes
             resource.prlimit(worker.pid, resource.RLIMIT_NPROC, (tasks, tasks))
         if "cgroup" in worker.tree.layers:
-            folders = {name: f"{parent}/{self._base}/{worker.name}" for name, parent in self._cgroups.items()}
-            worker.group = cgroup.Group(folders, memory=limits.memory, pids=limits.threads + limits.processes + 1)
+            worker.group = self._group(worker.name, 1)
             worker.group.add(worker.pid)
 
     def _refuse_start(self, worker: Worker, text: str) -> None:
@@ -538,6 +550,8 @@ class Supervisor:
                 self.unwatch(tree.keeper_fd)
                 _close(tree.keeper_fd)
                 tree.keeper_fd = -1
+            if tree.group is not None:
+                tree.group.remove()
         for worker in list(self._workers):
             if worker.pidfd >= 0:
                 self._bury(worker)

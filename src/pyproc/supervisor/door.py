@@ -46,8 +46,9 @@ class Door:
             self.fork_open, self.child_expected = False, True
             return 0
         if name in CONFINING and pid != self.zygote:
-            if self.child_expected and self.child is None and parent == self.zygote:
-                self.child = pid
+            # profile default does not ask about fork: there the zygote's next child is the one that we asked for
+            if (self.child_expected or self.fork_open) and self.child is None and parent == self.zygote:
+                self.child, self.fork_open = pid, False
             if self.child == pid:
                 return 0
         self.refused[pid] = self.refused.get(pid, 0) + 1

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from pyproc.errors import ConfigError, ProtectionUnavailable, PyprocError
 from pyproc.host import credentials, notify, pidfd, procfs, spawn
+from pyproc.host.cgroup import Group
 from pyproc.sandbox import attest
 from pyproc.sandbox.interpreter import Interpreter
 from pyproc.sandbox.plan import Plan
@@ -38,6 +39,7 @@ class Owner(Protocol):
     def greeted(self, worker: Worker, data: bytes) -> None: ...
     def worker_refused(self, worker: Worker, text: str) -> None: ...
     def condemn(self, worker: Worker, reason: str) -> None: ...
+    def limit_zygote(self, tree: Tree) -> None: ...
     def spoke(self, source: str, text: bytes) -> None: ...
 
 
@@ -63,6 +65,7 @@ class Tree:
         self.ready = False
         self.closed = False
         self.starting: Worker | None = None
+        self.group: Group | None = None
         self.workers: set[Worker] = set()
         self.control, control = socket.socketpair()
         self.lifeline, lifeline = socket.socketpair()
@@ -210,6 +213,11 @@ class Tree:
             os.set_inheritable(self.listener, False)
             self._owner.watch(self.listener, self._decide)
         self._expect = self._loaded
+        try:
+            self._owner.limit_zygote(self)
+        except OSError as error:
+            self._fail(ProtectionUnavailable(f"layer cgroup: the zygote cannot join its group: {error}", layer="cgroup"))
+            return
         self.control.send(b"L")
 
     def _loaded(self, message: dict[str, Any]) -> None:
@@ -335,6 +343,8 @@ class Tree:
         os.close(self.keeper_fd)
         spawn.reap(self.keeper)
         self.keeper_fd = -1
+        if self.group is not None:
+            self.group.remove()
         self._fail(PyprocError("the zygote ended"))
 
     def _fail(self, error: PyprocError) -> None:
