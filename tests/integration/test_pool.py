@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import glob
 import logging
 import os
 import pathlib
@@ -41,6 +42,12 @@ pytestmark = pytest.mark.unprivileged
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> None:
     """The module's pool replaces workers while tests run; test_nothing_is_left_behind counts for a whole pool instead."""
+
+
+def groups_of(pid: int) -> list[pathlib.Path]:
+    """The control groups of the pools of process `pid`; glob, as pathlib's fails when a folder vanishes meanwhile."""
+    places = [f"/sys/fs/cgroup/{base}/**/pyproc-{pid}-*" for base in ("memory", "pids")]
+    return [pathlib.Path(found) for place in places for found in glob.glob(place, recursive=True)]
 
 
 @pytest.fixture
@@ -239,7 +246,7 @@ def test_nothing_is_left_behind(script: pathlib.Path) -> None:
         return {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")}
 
     def groups() -> list[pathlib.Path]:
-        return [p for base in ("memory", "pids") for p in pathlib.Path("/sys/fs/cgroup", base).rglob(f"pyproc-{os.getpid()}-*")]
+        return groups_of(os.getpid())
 
     before, groups_before = len(open_descriptors()), len(groups())
     for isolation in ("worker", "call"):
@@ -272,7 +279,7 @@ def test_nothing_is_left_when_the_application_is_killed(script: pathlib.Path) ->
         os.close(fd)
     process.stdout.close()
     process.stdin.close()
-    groups = [p for base in ("memory", "pids") for p in pathlib.Path("/sys/fs/cgroup", base).rglob(f"pyproc-{process.pid}-*")]
+    groups = groups_of(process.pid)
     deadline = time.monotonic() + 5
     while any(p.exists() for p in groups) and time.monotonic() < deadline:
         pass
