@@ -41,8 +41,9 @@ lint: venv-test  ## ruff, mypy --strict, import-linter
 bench: venv  ## latency and throughput of a call here, beside the bare socket
 	$(VENV)/pyproc bench $(OPTIONS)
 
-soak: venv-test  ## calls, kills and refusals for SECONDS=60, then what is left behind
-	$(VENV)/python bench/soak.py --seconds $(or $(SECONDS),60)
+soak: venv-test  ## the sampled tests in full: 1,000 killed workers, 2 million compared filter decisions
+	PYPROC_SOAK=1000 $(VENV)/python -m pytest tests/integration -k killed_workers --timeout 3000
+	PYPROC_SOAK=2000000 $(VENV)/python -m pytest tests/unit/sandbox --timeout 3000
 
 lock:  ## renew the hash-pinned requirement files (needs uv and the network)
 	requirements/lock
