@@ -1,0 +1,94 @@
+"""A worker's loop in a thread, and the supervisor's end of its channel: real bytes over a socket pair, no process."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pyproc_wire.connection import CallerConnection, Failed, Part, Ready, Succeeded
+from pyproc_worker import loop, stdio
+from pyproc_worker.registry import Registry
+
+
+class Channel:
+    """The supervisor's end. `call` gives a value or the Failed event; `events` whatever arrives next."""
+
+    def __init__(self, registry: Registry, *, response_limit: int = 1 << 20) -> None:
+        self.socket, self._inside = socket.socketpair()
+        self.socket.settimeout(10)
+        self.connection = CallerConnection()
+        self.error: BaseException | None = None
+        self._pending: list[Any] = []
+        self._id = 0
+
+        def serve() -> None:
+            try:
+                loop.serve(self._inside, registry, request_limit=1 << 20, response_limit=response_limit, details={"pid": 7})
+            except BaseException as error:
+                self.error = error
+            finally:
+                self._inside.close()
+
+        self.thread = threading.Thread(target=serve, daemon=True)
+        self.thread.start()
+        self.ready = self.take()
+        assert type(self.ready) is Ready
+
+    def send(self, method: str, body: object = None, **fields: Any) -> int:
+        self._id += 1
+        self.socket.sendall(self.connection.request(self._id, method, body, **fields))
+        return self._id
+
+    def take(self) -> Any:
+        while not self._pending:
+            data = self.socket.recv(65536)
+            assert data, "the worker has hung up"
+            self._pending += self.connection.receive(data)
+        return self._pending.pop(0)
+
+    def value(self, event: Any) -> Any:
+        assert type(event) in (Succeeded, Part), event
+        return self.connection.value(event.body)
+
+    def call(self, method: str, body: object = None, **fields: Any) -> Any:
+        self.send(method, body, **fields)
+        return self.value(self.take())
+
+    def fail(self, method: str, body: object = None, **fields: Any) -> Failed:
+        self.send(method, body, **fields)
+        event = self.take()
+        assert type(event) is Failed, event
+        return event
+
+    def close(self) -> None:
+        self.socket.close()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def open_channel() -> Iterator[Callable[..., Channel]]:
+    """`open_channel(function, …, response_limit=…)`: a worker that exposes these functions."""
+    opened: list[Channel] = []
+    streams = sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__
+
+    def start(*functions: Any, registry: Registry | None = None, **options: Any) -> Channel:
+        registry = registry or Registry()
+        for function in functions:
+            registry.add(function)
+        registry.freeze()
+        opened.append(Channel(registry, **options))
+        return opened[-1]
+
+    try:
+        yield start
+        for channel in opened:
+            channel.close()
+    finally:
+        stdio._ours.clear()
+        sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]

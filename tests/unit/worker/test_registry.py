@@ -1,0 +1,177 @@
+"""What may be exposed, and how a body becomes arguments."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+
+from pyproc_worker.registry import BadBody, Function, Registry
+
+
+def exposed(fn: Callable[..., Any], **options: Any) -> Function:
+    registry = Registry()
+    registry.add(fn, **options)
+    found = registry.lookup(options.get("name") or fn.__name__)
+    assert found is not None
+    return found
+
+
+def refused(fn: Callable[..., Any], body: Any, **options: Any) -> tuple[str, str]:
+    with pytest.raises(BadBody) as caught:
+        exposed(fn, **options).bind(body)
+    return caught.value.text, caught.value.path
+
+
+class Point(msgspec.Struct):
+    x: int
+    y: int = 0
+
+
+@dataclass
+class Place:
+    name: str
+    points: list[Point]
+    weights: dict[str, float]
+
+
+def whole(req: dict[str, Any]) -> None: ...
+def untyped(req): ...  # type: ignore[no-untyped-def]
+def place(req: Place) -> None: ...
+def area(width: float, height: float = 2.0) -> float: ...  # type: ignore[empty-body]
+def keyword(*, x: int) -> None: ...
+def nothing() -> None: ...
+def optional(req: int = 7) -> None: ...
+def dated(day: datetime.date, raw: bytes) -> None: ...
+def evented(x: int, cancel_event: threading.Event) -> None: ...
+def tables(req: dict[str, dict[str, int]]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("fn", "body", "bound"),
+    [
+        (whole, {"a": 1}, (({"a": 1},), {})),
+        (untyped, [1], (([1],), {})),
+        (place, {"name": "a", "points": [{"x": 1}], "weights": {}}, ((Place("a", [Point(1)], {}),), {})),
+        (area, {"width": 1}, ((), {"width": 1.0, "height": 2.0})),
+        (keyword, {"x": 1}, ((), {"x": 1})),
+        (nothing, None, ((), {})),
+        (nothing, {}, ((), {})),
+        (optional, None, ((), {})),
+        (optional, 3, ((3,), {})),
+        (dated, {"day": datetime.date(2026, 1, 2), "raw": b"x"}, ((), {"day": datetime.date(2026, 1, 2), "raw": b"x"})),
+        (evented, 5, ((5,), {})),
+    ],
+)
+def test_a_body_becomes_arguments(fn: Callable[..., Any], body: Any, bound: Any) -> None:
+    assert exposed(fn).bind(body) == bound
+
+
+@pytest.mark.parametrize(
+    ("fn", "body", "path"),
+    [
+        (whole, [1], "$"),
+        (whole, {1: 1}, "$"),
+        (area, {}, "$.width"),
+        (area, {"width": "1"}, "$.width"),
+        (area, {"width": 1, "depth": 1}, "$.depth"),
+        (area, {"width": 1, "a b": 1}, '$["a b"]'),
+        (area, None, "$.width"),
+        (area, [1, 2], "$"),
+        (nothing, 1, "$"),
+        (evented, "x", "$"),
+        (place, {"name": "a", "points": [{"x": 1}, {"y": 2}], "weights": {}}, "$.points[1].x"),
+        (place, {"name": "a", "points": [], "weights": {"ok": 1, "not ok": "w"}}, '$.weights["not ok"]'),
+        (tables, {"a": {"x": 1}, "b": {"x": 1, "y": "2", "z": 3}, "c": {}}, "$.b.y"),
+    ],
+)
+def test_a_wrong_body_is_refused_with_its_path(fn: Callable[..., Any], body: Any, path: str) -> None:
+    assert refused(fn, body)[1] == path
+
+
+def test_an_unknown_key_cannot_forge_the_text() -> None:
+    text, path = refused(area, {"width": 1.0, "x\n` - at `$.y": 1})
+    assert "\n" not in text and "\n" not in path
+
+
+def test_the_words_of_a_type_that_refuses_stay_inside() -> None:
+    class Guarded(msgspec.Struct):
+        x: int
+
+        def __post_init__(self) -> None:
+            raise ValueError("SECRET")
+
+    def guarded(req: Guarded) -> None: ...
+    guarded.__annotations__["req"] = Guarded
+    assert refused(guarded, {"x": 1})[0] == "value is refused by its type"
+    assert refused(guarded, {"x": 1}, public_errors=(ValueError,))[0] == "SECRET"
+
+
+def stars(*args: int) -> None: ...
+def many(**kwargs: int) -> None: ...
+def positional(x: int, /) -> None: ...
+def unresolved(x: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def uncheckable(x: int | Exception | Point) -> None: ...
+
+
+@pytest.mark.parametrize("fn", [stars, many, positional, unresolved, uncheckable, Point, 3])
+def test_what_cannot_be_filled_is_refused_at_exposure(fn: Any) -> None:
+    with pytest.raises(TypeError):
+        Registry().add(fn)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"name": ""}, {"name": "a/b"}, {"name": "a\nb"}, {"name": "x" * 201}, {"name": 3}, {"timeout": 0}, {"timeout": -1.0},
+     {"timeout": True}, {"timeout": float("inf")}, {"timeout": float("nan")}, {"timeout": "1"}],
+)
+def test_a_wrong_option_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"use|give"):
+        Registry().add(nothing, **options)
+
+
+@pytest.mark.parametrize("kinds", [("ValueError",), (int,), 3])
+def test_public_errors_are_exception_classes(kinds: Any) -> None:
+    with pytest.raises(TypeError, match="give exception classes"):
+        Registry().add(nothing, public_errors=kinds)
+
+
+def test_twice_and_too_late_are_refused() -> None:
+    registry = Registry()
+    registry.add(nothing)
+    with pytest.raises(ValueError, match="exposed twice"):
+        registry.add(nothing)
+    registry.freeze()
+    with pytest.raises(ValueError, match="after the script was loaded"):
+        registry.add(area)
+
+
+def test_names_match_exactly() -> None:
+    registry = Registry()
+    registry.add(nothing, name="a.b")
+    assert registry.lookup("a.b") is not None
+    assert [registry.lookup(name) for name in ("a", "A.b", "a.b ", "nothing", "__init__")] == [None] * 5
+
+
+def test_schemas_tell_what_is_checked() -> None:
+    def clamp(x: Annotated[int, msgspec.Meta(ge=0)], y: float = 1.5) -> list[int]: ...  # type: ignore[empty-body]
+
+    described = exposed(clamp, timeout=2.5, idempotent=True).describe()
+    body = described["input"]["$defs"]["body"]
+    assert body["properties"] == {"x": {"type": "integer", "minimum": 0}, "y": {"type": "number", "default": 1.5}}
+    assert body["required"] == ["x"] and body["additionalProperties"] is False
+    assert described["output"] == {"type": "array", "items": {"type": "integer"}}
+    assert (described["timeout"], described["idempotent"], described["stream"]) == (2.5, True, False)
+
+
+def test_a_mutable_default_is_not_shared() -> None:
+    def collect(x: int, seen: list[int] = []) -> None: ...  # noqa: B006
+
+    function = exposed(collect)
+    function.bind({"x": 1})[1]["seen"].append(1)
+    assert function.bind({"x": 1})[1]["seen"] == []
