@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+# Not lazily: whoever imported the module of this name first would put it in the function's place.
+from pyproc_worker.safe_open import safe_open
+
 if TYPE_CHECKING:
     from pyproc_worker.call import Cancelled, check_cancelled, current_call
     from pyproc_worker.failure import PublicError
     from pyproc_worker.registry import expose
-    from pyproc_worker.safe_open import safe_open
     from pyproc_worker.standalone import run_worker
 
 _PLACES = {
     "expose": "registry", "run_worker": "standalone", "PublicError": "failure", "current_call": "call",
-    "check_cancelled": "call", "Cancelled": "call", "safe_open": "safe_open",
+    "check_cancelled": "call", "Cancelled": "call",
 }  # fmt: skip
 __all__ = ["Cancelled", "PublicError", "check_cancelled", "current_call", "expose", "run_worker", "safe_open"]
 

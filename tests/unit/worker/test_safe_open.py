@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pyproc_worker import safe_open as safe_open_module  # the function: the module is loaded by its full name below
+import pyproc_worker
 from pyproc_worker.safe_open import safe_open
 
 ways = pytest.mark.parametrize("way", ["openat2", "by_component"])
@@ -34,7 +36,9 @@ def choose(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
 
 
 def test_the_package_gives_the_function_and_not_the_module() -> None:
-    assert safe_open_module is safe_open
+    code = "import pyproc_worker.safe_open; from pyproc_worker import safe_open; assert callable(safe_open)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert pyproc_worker.safe_open is safe_open
 
 
 @ways
