@@ -35,6 +35,7 @@ from pyproc import (
     Sandbox,
     WorkerLost,
 )
+from pyproc.host import cgroup
 
 pytestmark = pytest.mark.unprivileged
 
@@ -46,7 +47,7 @@ def nothing_left_behind() -> None:
 
 def groups_of(pid: int) -> list[pathlib.Path]:
     """The control groups of the pools of process `pid`; glob, as pathlib's fails when a folder vanishes meanwhile."""
-    places = [f"/sys/fs/cgroup/{base}/**/pyproc-{pid}-*" for base in ("memory", "pids")]
+    places = [f"/sys/fs/cgroup/{base}/**/pyproc-*-{pid}-*-*" for base in ("memory", "pids")]
     return [pathlib.Path(found) for place in places for found in glob.glob(place, recursive=True)]
 
 
@@ -270,6 +271,7 @@ def test_nothing_is_left_when_the_application_is_killed(script: pathlib.Path) ->
     assert process.stdout is not None and process.stdin is not None
     pids = [int(pid) for pid in process.stdout.readline().split()]
     watched = [os.pidfd_open(pid) for pid in pids]
+    assert bool(groups_of(process.pid)) == bool(cgroup.parents()[0]), "the pattern must find what a pool makes"
     process.kill()
     process.wait()
     import select

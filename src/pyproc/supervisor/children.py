@@ -80,7 +80,8 @@ class Supervisor:
         self._ending: list[Tree] = []
         self._workers: set[Worker] = set()
         self._made = 0
-        self._base = f"pyproc-{os.getpid()}-{random.getrandbits(32):08x}"
+        self._base = cgroup.owner_name()
+        cgroup.sweep(self._cgroups.values())  # what a killed supervisor left
         self._first = threading.Event()
         self._closing = False
         self._ended = threading.Event()
@@ -546,7 +547,7 @@ class Supervisor:
         for tree in keepers:
             if tree.keeper_fd >= 0:
                 select.select([tree.keeper_fd], [], [], TAKE_DOWN_SECONDS)
-                spawn.reap(tree.keeper)
+                spawn.reap(tree.keeper, tree.keeper_fd)
                 self.unwatch(tree.keeper_fd)
                 _close(tree.keeper_fd)
                 tree.keeper_fd = -1

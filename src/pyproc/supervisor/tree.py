@@ -13,6 +13,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from errno import EPERM
 from typing import Any, Protocol
 
 from pyproc.errors import ConfigError, ProtectionUnavailable, PyprocError
@@ -160,6 +161,8 @@ class Tree:
             self._owner.unwatch(self.control.fileno())  # it has become the worker; its pidfd tells the rest
             return
         if not greeting.data or greeting.surplus:
+            if greeting.pidfd >= 0:
+                os.close(greeting.pidfd)
             self._fail(PyprocError("the zygote hung up"))
             return
         # pid 1 speaks first when the plan is applied; a failure before that is told by its parent, the keeper
@@ -304,29 +307,26 @@ class Tree:
         self._owner.worker_refused(worker, text)
 
     def _decide(self) -> None:
+        if notify.ended(self.listener):
+            self._owner.unwatch(self.listener)
+            return
         asked = notify.receive(self.listener)
         if asked is None:
             return
         try:
             status = procfs.status(asked.pid)
-            pid = self._process_of(asked.pid)
-        except (OSError, KeyError, ValueError):
+        except OSError:
+            notify.answer(self.listener, asked, EPERM)  # unreadable: refused; gone: the answer reaches nobody
             return
+        if not notify.valid(self.listener, asked):
+            return  # the number may be another process's by now
+        pid = status.tgid or asked.pid
         errno = self.door.decide(pid, status.parent, status.inner_pid, self._names.get(asked.number, ""),
                                  asked.arguments[0])
         notify.answer(self.listener, asked, errno)
         if self.door.refused.get(pid, 0) > REFUSALS_MAX:
             for worker in [w for w in self.workers if w.pid == pid]:
                 self._owner.condemn(worker, "process_limit")
-
-    def _process_of(self, thread: int) -> int:
-        if any(worker.pid == thread for worker in self.workers) or thread == self.pid:
-            return thread
-        with open(f"/proc/{thread}/status", encoding="ascii", errors="replace") as file:
-            for line in file:
-                if line.startswith("Tgid:"):
-                    return int(line.split()[1])
-        return thread
 
     def _drain(self) -> None:
         try:
@@ -340,8 +340,8 @@ class Tree:
 
     def _keeper_ended(self) -> None:
         self._owner.unwatch(self.keeper_fd)
+        spawn.reap(self.keeper, self.keeper_fd)
         os.close(self.keeper_fd)
-        spawn.reap(self.keeper)
         self.keeper_fd = -1
         if self.group is not None:
             self.group.remove()
