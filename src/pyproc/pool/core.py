@@ -227,6 +227,7 @@ class Core:
         worker.deadline = deadline
         self.counts["accepted"] += 1
         if deadline < self.supervisor.wake_at:
+            self.supervisor.wake_at = deadline
             self.supervisor.poke()
         return frame
 

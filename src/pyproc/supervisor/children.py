@@ -3,7 +3,7 @@
 Rules:
 * Callers block on their own channel and never on this thread, but for a death's evidence (`autopsy`).
 * Deadlines are lazy: a caller stores its deadline in its worker and wakes the thread only if that lies before the time at
-  which the thread would look anyway (`wake_at`). The thread sets `wake_at` to infinity, scans, then sets the earliest: a
+  which the thread would look anyway (`wake_at`, kept until it has passed: one wake-up a time-out, not one a call). The thread sets `wake_at` to infinity, scans, then sets the earliest: a
   deadline that the scan missed was stored after the infinity was set, so its caller sees it and pokes.
 * Evidence comes from pidfds. Every end goes through `_bury`, once.
 """
@@ -233,9 +233,11 @@ class Supervisor:
             self._take_down()
 
     def _once(self) -> None:
-        self.wake_at = math.inf
+        asked, self.wake_at = self.wake_at, math.inf
         now = time.monotonic()
         earliest = min((w.deadline for w in self._workers), default=math.inf)
+        if asked > now:
+            earliest = min(earliest, asked)  # kept although its call may be over: else each call would wake this thread
         if self._timers:
             earliest = min(earliest, min(when for when, _ in self._timers))
         self.wake_at = earliest
