@@ -3,8 +3,9 @@
 Rules:
 * Callers block on their own channel and never on this thread, but for a death's evidence (`autopsy`).
 * Deadlines are lazy: a caller stores its deadline in its worker and wakes the thread only if that lies before the time at
-  which the thread would look anyway (`wake_at`, kept until it has passed: one wake-up a time-out, not one a call). The thread sets `wake_at` to infinity, scans, then sets the earliest: a
-  deadline that the scan missed was stored after the infinity was set, so its caller sees it and pokes.
+  which the thread would look anyway (`wake_at`, kept until it has passed: one wake-up a time-out, not one a call). The
+  thread sets `wake_at` to infinity, scans, then sets the earliest: a deadline that the scan missed was stored after the
+  infinity was set, so its caller sees it and pokes.
 * Evidence comes from pidfds. Every end goes through `_bury`, once.
 """
 
