@@ -1,89 +1,132 @@
-"""The call that is being served: who, until when, and whether anyone still waits.
+"""The call that is being served: who asks, until when, and whether anyone still waits for it.
 
-A cancellation arrives on the channel while the function runs. `check_cancelled` looks there without waiting; a thread
-watches only while a function that asked for `cancel_event` runs. Nothing here is a limit: the supervisor ends late calls.
+One call runs at a time, so there is one present call in a process, and threads that the function starts see it too: a
+context variable would leave them outside. Nothing is looked up before it is asked for: a call that never asks costs one
+small object.
 
-The present call is kept in a context variable: `asyncio.to_thread` and tasks inherit it, while a plain thread that
-outlives its call cannot mistake a later call for its own.
+    supervisor --- cancellation ---> channel ---> check_cancelled() looks, without waiting
+                                             ---> a watching thread, while a function with `cancel_event` runs
+                                             ---> the event loop, while an `async def` runs
+
+Nothing here is a limit. The supervisor ends late and cancelled calls, whatever the function does.
 """
 
 from __future__ import annotations
 
-import contextvars
-import select
 import threading
-import time
 from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
 
-POLL_IN = select.POLLIN
+if TYPE_CHECKING:
+    from msgspec import Raw
+
+    from pyproc_wire.messages import LinkRequest
 
 
 class Cancelled(Exception):
-    """The caller gave up; raised by check_cancelled()."""
+    """The caller gave up: it cancelled, hung up, or its deadline has passed."""
 
 
 class Call:
-    """`.id` (text), `.method`, `.deadline` (time.monotonic() seconds, or None), `.tenant`, `.principal`."""
+    """What a function may know of its call. `cancelled` turns True once and stays so."""
 
-    __slots__ = ("_event", "_look", "deadline", "id", "method", "principal", "tenant")
+    __slots__ = ("_request", "_timeout", "_since", "_look", "cancelled", "event", "notify")
 
-    def __init__(self, id: int, method: str, deadline: float | None, tenant: str | None, principal: str | None,
-                 look: Callable[[], None]) -> None:
-        self.id = str(id)
-        self.method = method
-        self.deadline = deadline
-        self.tenant = tenant
-        self.principal = principal
-        self._event: threading.Event | None = None
+    def __init__(self, request: LinkRequest, timeout: float | None, look: Callable[[], None]) -> None:
+        self._request = request
+        self._timeout = timeout
+        self._since = monotonic()
         self._look = look
+        self.cancelled = False
+        self.event: threading.Event | None = None
+        self.notify: Callable[[], None] | None = None
+        """Called from any thread when the caller gave up or granted credit."""
+
+    def __repr__(self) -> str:
+        return f"<call {self.id} of {self.method}>"
 
     @property
-    def cancelled(self) -> threading.Event:
-        """Set once the caller gave up. Made on demand, as an event costs more than the rest of a call's record."""
-        event = self._event
-        if event is None:
-            with _making:
-                event = self._event
-                if event is None:
-                    event = self._event = threading.Event()
-        return event
+    def id(self) -> str:
+        """The call's name, as text."""
+        return str(self._request.id)
 
     @property
-    def abandoned(self) -> bool:
-        """Whether the caller is known to have given up; does not look at the channel."""
-        return self._event is not None and self._event.is_set()
+    def number(self) -> int:
+        """The id on the connection that the call came over."""
+        return self._request.id
+
+    @property
+    def method(self) -> str:
+        return self._request.method
+
+    @property
+    def body(self) -> Raw:
+        """The body as it arrived."""
+        return self._request.body
+
+    @property
+    def stream(self) -> bool:
+        """Whether the caller asked for parts."""
+        return self._request.stream
+
+    @property
+    def tenant(self) -> str | None:
+        return self._request.tenant
+
+    @property
+    def principal(self) -> str | None:
+        return self._request.principal
+
+    @property
+    def deadline(self) -> float | None:
+        """The time.monotonic() at which the call is over, or None."""
+        left = self._timeout
+        if self._request.deadline_ms is not None:
+            told = self._request.deadline_ms / 1000
+            left = told if left is None else min(left, told)
+        return None if left is None else self._since + left
 
     @property
     def late(self) -> bool:
         """Whether the deadline has passed."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        deadline = self.deadline
+        return deadline is not None and monotonic() >= deadline
 
-    def check(self) -> None:
-        """Look at the channel; raise Cancelled once the caller gave up or the deadline has passed."""
-        self._look()
-        if self.abandoned:
-            raise Cancelled("the caller gave up")
-        if self.late:
-            raise Cancelled("the deadline has passed")
+    def look(self) -> bool:
+        """Take in what has arrived; whether the caller gave up or the deadline has passed."""
+        if not self.cancelled:
+            self._look()
+        return self.cancelled or self.late
+
+    def give_up(self) -> None:
+        """The caller is gone: tell whoever waits for it. From any thread."""
+        self.cancelled = True
+        self.tell()
+
+    def tell(self) -> None:
+        """Set the event of `cancel_event` and wake who waits for news."""
+        if self.event is not None:
+            self.event.set()
+        if self.notify is not None:
+            self.notify()
 
 
-_making = threading.Lock()
-_present: contextvars.ContextVar[Call | None] = contextvars.ContextVar("pyproc_call", default=None)
-
-
-def begin(call: Call | None) -> None:
-    """Make `call` the present one of this context; None when it is over."""
-    _present.set(call)
+present: Call | None = None
+"""The call that runs now. Set by who serves, read through `current_call`."""
 
 
 def current_call() -> Call:
-    """The call that is served here. Raises RuntimeError outside of one."""
-    call = _present.get()
-    if call is None:
-        raise RuntimeError("no call is being served here; current_call() works inside an exposed function")
-    return call
+    """The present call: `.id`, `.method`, `.deadline` (time.monotonic() seconds or None), `.tenant`, `.principal`.
+
+    Raises RuntimeError where no call is being served.
+    """
+    if present is None:
+        raise RuntimeError("no call is being served, current_call is for the inside of an exposed function")
+    return present
 
 
 def check_cancelled() -> None:
-    """Raise Cancelled once the caller gave up or the deadline has passed."""
-    current_call().check()
+    """Raise Cancelled once the caller gave up or the deadline has passed. Costs about 2 us; never waits."""
+    if current_call().look():
+        raise Cancelled("caller gave up")

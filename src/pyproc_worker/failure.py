@@ -1,41 +1,53 @@
-"""What an exception becomes on the wire: a code of the closed set, and a report that only the supervisor's log sees.
+"""What an exception becomes: a code of the closed set for the caller, and a report for the supervisor's log.
 
-An exception's text, cause, notes, group, repr and locals never reach the caller, unless it is a PublicError or of a type
-that `expose(public_errors=…)` lists; then its own text does, and nothing of what hangs on it. Built defensively: a
-hostile `__str__` or a type without a proper name must not break the answer.
+An exception's text, cause, notes, group, repr and locals never stand in what the caller sees. Two texts do: that of a
+`PublicError` or of a type that `expose(public_errors=…)` lists, and what we say ourselves about a body or a result.
 
-A limit that the function meets is told by its kind and not by its text: which one it was is read from the errno. EAGAIN
-and EPERM say "no more processes" only where the failing line really forks or starts a thread; the code object knows.
+Exceptions are foreign code: `__str__`, `__class__`, `__traceback__`, `errno` and `__name__` may raise or lie. Types are
+compared by `type()`, fields are read through the built-in descriptors, every text is built under a net, and whatever
+slips through becomes `Processing failed` without a report. That is for odd exceptions, not a wall: a hostile function
+owns this process, and what it makes us say is checked outside.
+
+A limit that was met as an exception is `resource_exhausted` with its bound. A refused fork has only an errno that other
+calls have too, so the expression that raised it is looked at.
 """
 
 from __future__ import annotations
 
 import errno
 import traceback
-from typing import NamedTuple
+from types import CodeType, TracebackType
+from typing import Any, Final
+
+from msgspec import Struct
 
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, UnencodableValue, without_controls
-from pyproc_wire.limits import PUBLIC_TEXT_BYTES, REPORT_BYTES
+from pyproc_wire.limits import PUBLIC_TEXT_BYTES, REPORT_BYTES, TYPE_NAME_CHARS
 from pyproc_wire.messages import Report
+from pyproc_wire.texts import cut
 from pyproc_worker.call import Call, Cancelled
-from pyproc_worker.registry import BadBody
+from pyproc_worker.schema import InvalidBody
 
-GENERIC = "Processing failed"
-SCRATCH_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORK_REFUSED = (errno.EAGAIN, errno.EPERM)  # over RLIMIT_NPROC or pids.max; by a seccomp filter
-STARTERS = frozenset({
-    "fork", "forkpty", "posix_spawn", "posix_spawnp", "_fork_exec", "fork_exec",
-    "start_new_thread", "_start_new_thread", "_start_joinable_thread",
-})  # fmt: skip
-TYPE_CHARS = 200
+GENERIC: Final = "Processing failed"
+
+_CUT: Final = "\n[... cut ...]\n"
+_HEAD_CHARS: Final = 8 * 1024
+"""Characters of a long report that are kept from its start: the outermost frames and the first cause."""
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FORK_REFUSED: Final = frozenset({errno.EAGAIN, errno.EPERM})
+_FORKS: Final = frozenset({"fork", "forkpty", "vfork", "fork_exec", "_fork_exec", "posix_spawn", "posix_spawnp", "start_new_thread"})
+"""Callables of the standard library behind which there is a fork or a clone."""
+
+_THREAD_REFUSED: Final = ("can't start new thread", "can't start new thread at interpreter shutdown")
 
 
 class PublicError(Exception):
-    """Its text may reach the caller, at most 4 KiB of it."""
+    """Its text may reach the caller: at most 4 KiB, control characters escaped."""
 
 
-class Failure(NamedTuple):
-    """The arguments of WorkerConnection.failure."""
+class Failure(Struct, frozen=True):
+    """The arguments of a connection's `failure`."""
 
     code: str
     error: str
@@ -45,91 +57,172 @@ class Failure(NamedTuple):
     report: Report | None = None
 
 
-OUT_OF_MEMORY = Failure("resource_exhausted", "the function met its limit of memory", bound="memory", public=True)
-"""Made beforehand: for when not even the making of a failure succeeds."""
+def classify(error: BaseException, *, call: Call | None = None, public_errors: tuple[type[BaseException], ...] = ()) -> Failure:
+    """The answer for what a function raised. Never raises.
+
+    An exception of ours that a function raises is a failure like any other: what we say about a body and a result is
+    told by `refused_body` and `unsendable`, by where it was found and not by its type.
+    """
+    try:
+        if type(error) is Unsendable and isinstance(error, Unsendable):
+            return unsendable(error.cause)
+        return _gave_up(error, call) or _limit(error) or _public(error, public_errors) or _private(error)
+    except BaseException:  # noqa: BLE001 - the exception's own code raised; the answer below has none of it
+        return Failure("function_failed", GENERIC)
 
 
-def classify(error: BaseException, public_errors: tuple[type[BaseException], ...] = (),
-             call: Call | None = None) -> Failure:
-    """The answer for an exception that a function raised. Never raises anything but MemoryError."""
-    if isinstance(error, (PublicError, *public_errors)):
-        return Failure("function_failed", _text(error), public=True)
-    if isinstance(error, Cancelled) and call is not None:
-        if call.abandoned:
-            return Failure("cancelled", "the caller gave up", public=True)
-        if call.late:
-            return Failure("deadline_exceeded", "the deadline has passed", public=True)
-    bound = _bound(error)
-    if bound is not None:
-        return Failure("resource_exhausted", f"the function met its limit of {bound}", bound=bound, public=True,
-                       report=_report(error))
-    return Failure("function_failed", GENERIC, report=_report(error))
+def refused_body(error: BaseException, public_errors: tuple[type[BaseException], ...] = ()) -> Failure:
+    """The answer for what was raised before the function began. Never raises."""
+    if isinstance(error, InvalidBody):
+        cause = error.cause
+        if cause is None:
+            return Failure("invalid_argument", without_controls(error.text), error.path, public=True)
+        said = classify(cause, public_errors=public_errors)  # by the check of a type, whose words are the script's
+        text = f"{said.error} at {error.path}" if said.public else error.text
+        return Failure("invalid_argument", text, error.path, public=True, report=said.report)
+    if isinstance(error, RemoteProtocolError):
+        return Failure("invalid_argument", f"{without_controls(str(error))} at $", "$", public=True)
+    if isinstance(error, LocalProtocolError):  # an array has come and numpy is not there
+        return Failure("function_failed", without_controls(str(error)), public=True)
+    return classify(error, public_errors=public_errors)
 
 
-def bad_body(error: BadBody | RemoteProtocolError) -> Failure:
-    """The answer for a body that does not fit the function or the limits of a value."""
-    path = error.path if isinstance(error, BadBody) else "$"
-    report = _report(error.__cause__) if isinstance(error, BadBody) and error.foreign and error.__cause__ else None
-    return Failure("invalid_argument", f"{error.args[0]} at {path}", path, public=True, report=report)
-
-
-def unsendable(error: LocalProtocolError) -> Failure:
-    """The answer for a result that cannot be carried or is too large."""
+def unsendable(error: BaseException) -> Failure:
+    """The answer for a result, or a part of one, that could not be sent. Never raises."""
     if isinstance(error, UnencodableValue):
-        return Failure("function_failed", f"the result cannot be sent: {error}", error.path, public=True)
-    return Failure("payload_too_large", f"the result is too large: {error}", bound="response", public=True)
+        return Failure("function_failed", without_controls(f"result cannot be sent: {error}"), error.path, public=True)
+    if isinstance(error, LocalProtocolError) and error.code == "payload_too_large":
+        return Failure("payload_too_large", f"result cannot be sent: {error}", bound="response", public=True)
+    return classify(error)  # a property of a result has raised
 
 
-def _bound(error: BaseException) -> str | None:
-    if isinstance(error, MemoryError):
-        return "memory"
-    if isinstance(error, RuntimeError) and error.args == ("can't start new thread",):
-        return "processes"
-    if isinstance(error, OSError):
-        if error.errno in SCRATCH_FULL:
-            return "scratch"
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            return "open_files"
-        if error.errno == errno.ENOMEM:
-            return "memory"
-        if error.errno in FORK_REFUSED and error.filename is None and _starts_processes(error):
-            return "processes"
+class Unsendable(Exception):
+    """A part of a stream could not be sent; `cause` says why."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__("part cannot be sent")
+        self.cause = cause
+
+
+def _gave_up(error: BaseException, call: Call | None) -> Failure | None:
+    kind = type(error)
+    if call is not None and (issubclass(kind, Cancelled) or _field(type, "__name__", kind) == "CancelledError"):
+        if call.cancelled:
+            return Failure("cancelled", "call was cancelled", public=True)
+        if call.late:
+            return Failure("deadline_exceeded", "deadline has passed", public=True)
     return None
 
 
-def _starts_processes(error: BaseException) -> bool:
-    """Whether the innermost Python frame names a call that makes a process or thread."""
-    step = error.__traceback__
-    if step is None:
+def _limit(error: BaseException) -> Failure | None:
+    bound = _bound(error)
+    if bound is None:
+        return None
+    text = f"function met its limit: {bound}"
+    return Failure("resource_exhausted", text, bound=bound, public=True, report=report_of(error))
+
+
+def _bound(error: BaseException) -> str | None:
+    kind = type(error)
+    if issubclass(kind, MemoryError):
+        return "memory"
+    if kind is RuntimeError:
+        return "processes" if error.args and error.args[0] in _THREAD_REFUSED else None
+    if not issubclass(kind, OSError):
+        return None
+    code = _field(OSError, "errno", error)
+    if code in _FULL:
+        return "scratch"
+    if code == errno.EMFILE:
+        return "open_files"
+    if code == errno.ENOMEM:
+        return "memory"
+    return "processes" if code in _FORK_REFUSED and _raised_by_fork(_traceback(error)) else None
+
+
+def _raised_by_fork(trace: TracebackType | None) -> bool:
+    """Whether the innermost call expression names a function that forks: C functions have no frame of their own."""
+    if trace is None:
         return False
-    while step.tb_next is not None:
-        step = step.tb_next
-    return not STARTERS.isdisjoint(step.tb_frame.f_code.co_names)
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return not _FORKS.isdisjoint(_names_at(trace.tb_frame.f_code, trace.tb_lasti))
 
 
-def _text(error: BaseException) -> str:
-    try:
-        text = "".join(str(error))  # an exact str, whatever subclass `__str__` returned
-        return without_controls(text).encode("utf-8", "backslashreplace")[:PUBLIC_TEXT_BYTES].decode("utf-8", "ignore")
-    except MemoryError:
-        raise
-    except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
-        return GENERIC
+def _names_at(code: CodeType, offset: int) -> set[str]:
+    """The names that the expression around the instruction at `offset` uses."""
+    import dis
+
+    instructions = list(dis.get_instructions(code))
+    # A call into Python leaves the offset in the cache behind the instruction.
+    found = max((i for i in instructions if i.offset <= offset), key=lambda i: i.offset, default=None)
+    if found is None or found.positions is None or found.positions.lineno is None:
+        return set()
+    outer = found.positions
+    return {
+        str(i.argval) for i in instructions if i.positions is not None and isinstance(i.argval, str) and _inside(i.positions, outer)
+    }
 
 
-def _report(error: BaseException) -> Report:
-    try:
-        text = "".join(traceback.format_exception(error))
-    except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
+def _inside(inner: Any, outer: Any) -> bool:
+    if None in inner or None in outer:
+        return bool(inner.lineno == outer.lineno)
+    return bool(
+        (outer.lineno, outer.col_offset) <= (inner.lineno, inner.col_offset)
+        and (inner.end_lineno, inner.end_col_offset) <= (outer.end_lineno, outer.end_col_offset)
+    )
+
+
+def _public(error: BaseException, public_errors: tuple[type[BaseException], ...]) -> Failure | None:
+    if not issubclass(type(error), (PublicError, *public_errors)):
+        return None
+    text = str.__str__(str(error))  # a subclass of str has methods of its own
+    return Failure("function_failed", cut(without_controls(text), PUBLIC_TEXT_BYTES), public=True)
+
+
+def _private(error: BaseException) -> Failure:
+    return Failure("function_failed", GENERIC, report=report_of(error))
+
+
+def report_of(error: BaseException) -> Report | None:
+    """Type and traceback for the log, at most 64 KiB; as much of it as the exception's own code lets be built."""
+    name = _type_name(error)
+    for build in (_full_text, _frames_text):
         try:
-            text = "".join(traceback.format_tb(error.__traceback__)) + "(the exception cannot be shown)"
-        except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
-            text = "(the exception cannot be shown)"
-    tail = text.encode("utf-8", "backslashreplace")[-(REPORT_BYTES - 1024):].decode("utf-8", "ignore")
-    return Report(type=_type_name(error), traceback=tail)
+            return Report(name, _bounded(build(error)))
+        except BaseException:  # noqa: BLE001, S112 - the exception's own code raised; the next way asks less of it
+            continue
+    return Report(name, name)
 
 
 def _type_name(error: BaseException) -> str:
-    # Not type(error).__name__: a metaclass may have put foreign code there.
-    name: str = type.__dict__["__name__"].__get__(type(error))
-    return name.encode("utf-8", "backslashreplace").decode()[:TYPE_CHARS]
+    return str(_field(type, "__name__", type(error)))[:TYPE_NAME_CHARS]
+
+
+def _full_text(error: BaseException) -> str:
+    lines = traceback.TracebackException(type(error), error, _traceback(error)).format()
+    return "".join(lines)
+
+
+def _frames_text(error: BaseException) -> str:
+    frames = "".join(traceback.format_tb(_traceback(error), limit=-50))
+    return f"Traceback (most recent call last):\n{frames}{_type_name(error)}: (its text cannot be built)\n"
+
+
+def _traceback(error: BaseException) -> TracebackType | None:
+    trace = _field(BaseException, "__traceback__", error)
+    return trace if isinstance(trace, TracebackType) else None
+
+
+def _field(kind: type, name: str, owner: object) -> Any:
+    """A built-in attribute, whatever the class of `owner` has put in its place."""
+    return kind.__dict__[name].__get__(owner)
+
+
+def _bounded(text: str) -> str:
+    """Start and end of a text that is too long for a report, as text that has a UTF-8 form."""
+    raw = text.encode("utf-8", "backslashreplace")
+    if len(raw) <= REPORT_BYTES:
+        return raw.decode()
+    tail = raw[-(REPORT_BYTES - _HEAD_CHARS - len(_CUT)) :]
+    return raw[:_HEAD_CHARS].decode("utf-8", "ignore") + _CUT + tail.decode("utf-8", "ignore")

@@ -1,289 +1,340 @@
-"""What a script exposes: names to functions, their checks and their JSON Schemas. Frozen before the first call.
+"""What a script exposes: names to functions, resolved once. Frozen before the first call.
 
-Rules: an exact name or nothing, no dotted look-up; a signature is resolved once, here, and never per call; one parameter
-(cancel_event aside) takes the whole body, several take the body's keys. What could fail at a call because of how the
-function is written fails at exposure instead.
+Rules. An exact name or nothing, no dotted look-up, no default function. One parameter (`cancel_event` aside) takes the
+whole body; several, or keyword-only ones, take its keys. `*args`, `**kwargs` and positional-only parameters are
+refused, because no body could say what they get. Whatever is wrong with a function is said when it is exposed, by the
+line that exposes it; only an annotation that names something defined further down waits for `freeze`.
 
-Values are converted after decoding, so that dates and arrays, which travel as extensions, can be annotated too.
+`inspect` and `typing` are used here and nowhere else in a worker: a call never looks at a signature.
 """
 
 from __future__ import annotations
 
-import datetime
-import decimal
+import functools
 import inspect
-import math
 import os
 import re
 import time
 import typing
-import uuid
 from collections.abc import Callable
-from typing import Any
+from inspect import Parameter
+from typing import Any, Final, TypeVar, overload
 
-import msgspec
+from pyproc_worker import schema
 
-from pyproc_wire.errors import printable, step
+PLAIN: Final = "plain"
+ASYNC: Final = "async"
+GENERATOR: Final = "generator"
+ASYNC_GENERATOR: Final = "asyncgen"
 
-CARRIED = (datetime.date, datetime.datetime, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID, bytes)
-PLAIN, ASYNC, GENERATOR, ASYNC_GENERATOR = "plain", "async", "generator", "asyncgen"
-CANCEL_EVENT = "cancel_event"
-NAME_CHARS = 200  # a name stands in metrics, audit events and error texts
-F = typing.TypeVar("F", bound=Callable[..., Any])
+CANCEL_EVENT: Final = "cancel_event"
+HEALTH: Final = "health"
 
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
+"""A name stands behind `pool/` in a method, in grants with `*`, in labels and in audit records."""
 
-class BadBody(Exception):
-    """The body does not fit the function: `.text`, `.path`; `.foreign` where a type of the script refused it."""
+_UNFILLABLE: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD, Parameter.POSITIONAL_ONLY)
 
-    def __init__(self, text: str, path: str, *, foreign: bool = False) -> None:
-        super().__init__(text)
-        self.text = text
-        self.path = path
-        self.foreign = foreign
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Function:
-    """One exposed function: how its body becomes arguments, and what it promises."""
+    """One exposed function. A call is `run(check(body))`; where `check` is None the body itself is run.
 
-    __slots__ = ("_arguments", "_body", "_optional", "_whole", "direct", "fn", "idempotent", "kind", "name", "output",
-                 "public_errors", "timeout", "wants_event", "whole_untyped")
+    The two steps are apart because a refused body is the caller's mistake and whatever comes later the function's. `run`
+    of a function with `wants_event` takes the keyword `cancel_event`. `kind` is plain, async, generator or asyncgen.
+    Before `resolve` has succeeded, `check` refuses every body.
+    """
 
-    def __init__(self, fn: Callable[..., Any], name: str, *, timeout: float | None,
-                 public_errors: tuple[type[BaseException], ...], idempotent: bool) -> None:
+    __slots__ = (
+        "fn",
+        "name",
+        "timeout",
+        "public_errors",
+        "idempotent",
+        "kind",
+        "wants_event",
+        "resolved",
+        "check",
+        "run",
+        "_by_name",
+        "_in_order",
+        "_parameters",
+        "_input",
+        "_output",
+    )
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        name: str,
+        *,
+        timeout: float | None = None,
+        public_errors: tuple[type[BaseException], ...] = (),
+        idempotent: bool = False,
+    ) -> None:
         self.fn = fn
         self.name = name
         self.timeout = timeout
         self.public_errors = public_errors
         self.idempotent = idempotent
         self.kind = _kind(fn)
-        try:
-            hints = typing.get_type_hints(fn, include_extras=True)
-        except Exception as error:
-            raise TypeError(f"function {name!r}: its annotations cannot be resolved: {error}") from error
-        parameters = list(inspect.signature(fn).parameters.values())
-        for parameter in parameters:
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-                raise TypeError(f"function {name!r} has {parameter}: *args, **kwargs and positional-only parameters "
-                                "cannot be filled from a body; name each parameter")
-        self.wants_event = any(p.name == CANCEL_EVENT for p in parameters)
-        self.direct = self.kind is PLAIN and not self.wants_event
-        parameters = [p for p in parameters if p.name != CANCEL_EVENT]
-        self._whole = len(parameters) == 1 and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY
-        self._optional = self._whole and parameters[0].default is not inspect.Parameter.empty
-        self._arguments: type | None = None
-        self._body: Any = None
-        self.output = hints.get("return", Any)
-        if self._whole:
-            self._body = hints.get(parameters[0].name, Any)
-        elif parameters:
-            fields = [(p.name, hints.get(p.name, Any)) if p.default is p.empty
-                      else (p.name, hints.get(p.name, Any), _default(p.default)) for p in parameters]
-            self._arguments = msgspec.defstruct("body", fields, forbid_unknown_fields=True, kw_only=True)
-        self.whole_untyped = self._whole and self._body is Any and not self._optional
-        self._try_types()
+        self.resolved = False
+        parameters = _parameters(fn, name)
+        self.wants_event = CANCEL_EVENT in parameters
+        parameters.pop(CANCEL_EVENT, None)
+        self._parameters = list(parameters.values())
+        self._by_name = self._in_order = False
+        self.check: schema.Check | None = _unresolved
+        self.run: Callable[..., Any] = fn
 
-    def _try_types(self) -> None:
-        """Convert something now: msgspec says of a type that it cannot check only when it first meets it."""
+    @property
+    def takes_whole(self) -> bool:
+        """Whether the one parameter takes the whole body."""
+        parameters = self._parameters
+        return len(parameters) == 1 and parameters[0].kind is Parameter.POSITIONAL_OR_KEYWORD
+
+    def resolve(self) -> None:
+        """Read the annotations and compile check and schema. Raises NameError for a name that is not there (yet),
+        TypeError for an annotation that no body can fulfil."""
+        hints = typing.get_type_hints(_annotated(self.fn), include_extras=True)
         try:
-            msgspec.convert(None, self._body if self._whole else self._arguments, builtin_types=CARRIED)
-        except msgspec.ValidationError:
-            pass  # the types are fine, None is not
-        except Exception as error:
-            raise TypeError(f"function {self.name!r}: its parameters cannot be checked: {error}") from error
+            if self.takes_whole:
+                self._take_whole(self._parameters[0], hints)
+            else:
+                self._take_keys(hints)
+        except TypeError as error:
+            raise TypeError(f"function {self.name!r} cannot be exposed: {error}") from error
+        self._output = schema.output_schema(hints.get("return", Any), streams=self.kind in (GENERATOR, ASYNC_GENERATOR))
+        self.resolved = True
+
+    def _take_whole(self, parameter: Parameter, hints: dict[str, Any]) -> None:
+        kind, fn = hints.get(parameter.name, Any), self.fn
+        self._input = schema.input_schema(kind)
+        check = schema.whole_check(kind)
+        optional = parameter.default is not Parameter.empty
+        if not optional and not self.wants_event:
+            self.check, self.run = check, fn
+            return
+
+        def bind(body: Any) -> dict[str, Any]:
+            if body is None and optional:
+                return {}  # a missing body leaves the default
+            return {parameter.name: body if check is None else check(body)}
+
+        self._by_name = True
+        self.check, self.run = bind, _by_name(fn)
+
+    def _take_keys(self, hints: dict[str, Any]) -> None:
+        parameters, fn = self._parameters, self.fn
+        check, struct = schema.keys_check(self.name, parameters, hints)
+        self._input = schema.input_schema(struct)
+        in_order = all(parameter.kind is Parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
+        if in_order and not self.wants_event:  # `cancel_event` may stand anywhere, so that the others go by name
+            self._in_order = True
+            self.check, self.run = check, lambda values: fn(*values)
+            return
+        names = [parameter.name for parameter in parameters]
+        self._by_name = True
+        self.check = lambda body: dict(zip(names, check(body), strict=True))
+        self.run = _by_name(fn)
 
     def bind(self, body: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """(args, kwargs) from a decoded body. Raises BadBody with the path of the offending value."""
-        if self.whole_untyped:
-            return (body,), {}
-        if self._whole:
-            if body is None and self._optional:
-                return (), {}
-            return (self._convert(body, self._body),), {}
-        if self._arguments is None:
-            if body is None or (type(body) is dict and not body):
-                return (), {}
-            raise BadBody(f"function {self.name!r} takes no body", "$")
-        filled: Any = self._convert({} if body is None else body, self._arguments)
-        return (), {name: getattr(filled, name) for name in filled.__struct_fields__}
-
-    def _convert(self, body: Any, kind: Any) -> Any:
-        try:
-            return msgspec.convert(body, kind, builtin_types=CARRIED)
-        except msgspec.ValidationError as error:
-            cause = error.__cause__
-            text, path = _explain(error, body, kind)
-            if cause is None:
-                raise BadBody(text, path) from error
-            # Raised by `__post_init__` and the like: the text is the script's own, so it is shown by its rules only.
-            if self.public_errors and isinstance(cause, self.public_errors):
-                raise BadBody(printable(str(cause)), path) from cause
-            raise BadBody("value is refused by its type", path, foreign=True) from cause
+        """The arguments that a body becomes, positional and by keyword. Raises InvalidBody."""
+        filled = body if self.check is None else self.check(body)
+        if self._by_name:
+            return (), filled
+        return (filled if self._in_order else (filled,)), {}
 
     def describe(self) -> dict[str, Any]:
-        """JSON Schema of input and output, and what `expose` was told."""
-        kind = self._body if self._whole else self._arguments
-        return {"input": _schema(kind) if kind is not None else {"type": "null"}, "output": _schema(self.output),
-                "stream": self.kind in (GENERATOR, ASYNC_GENERATOR), "timeout": self.timeout,
-                "idempotent": self.idempotent}
+        """What a supervisor is told: schemas of input and output (of one part, for a stream) and the options."""
+        return {
+            "input": self._input,
+            "output": self._output,
+            "stream": self.kind in (GENERATOR, ASYNC_GENERATOR),
+            "timeout": self.timeout,
+            "idempotent": self.idempotent,
+        }
+
+
+def _unresolved(body: Any) -> Any:
+    raise RuntimeError("annotations are not resolved yet; freeze the registry before the first call")
+
+
+def _by_name(fn: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda arguments, **event: fn(**arguments, **event)
+
+
+def _kind(fn: Callable[..., Any]) -> str:
+    target = _callee(fn)
+    if inspect.isasyncgenfunction(target):
+        return ASYNC_GENERATOR
+    if inspect.iscoroutinefunction(target):
+        return ASYNC
+    return GENERATOR if inspect.isgeneratorfunction(target) else PLAIN
+
+
+def _callee(fn: Callable[..., Any]) -> Any:
+    """What runs: through partials, and `__call__` of an object."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn if inspect.isroutine(fn) else type(fn).__call__
+
+
+def _annotated(fn: Callable[..., Any]) -> Any:
+    """Where the annotations of the signature stand: `inspect.signature` looks through wrappers too."""
+    return inspect.unwrap(_callee(inspect.unwrap(fn)))
+
+
+def _parameters(fn: Callable[..., Any], name: str) -> dict[str, Parameter]:
+    try:
+        parameters = dict(inspect.signature(fn).parameters)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"function {name!r} cannot be exposed: it has no signature; wrap it in a def") from error
+    for parameter in parameters.values():
+        if parameter.kind in _UNFILLABLE:
+            raise TypeError(
+                f"function {name!r} cannot be exposed: parameter {str(parameter)!r} is {parameter.kind.description} "
+                "and no body can fill it; name each parameter"
+            )
+    return parameters
 
 
 class Registry:
-    """Name to Function; `freeze` ends the adding."""
+    """Name -> Function. `add` until `freeze`, `lookup` after it.
+
+    `handled` and `born` are what `health` tells: calls answered, and the time.monotonic() of this worker's start.
+    """
 
     def __init__(self) -> None:
         self._functions: dict[str, Function] = {}
         self._frozen = False
-        self._born = time.monotonic()
         self.handled = 0
-        self.lookup = self._functions.get
-        self.add(self._health, name="health")
+        self.born = time.monotonic()
+        self.lookup: Callable[[str], Function | None] = self._functions.get
+        """The function of exactly this name, or None."""
+        health = Function(self._health, HEALTH, idempotent=True)
+        health.resolve()
+        self._functions[HEALTH] = health
 
-    def add(self, fn: Callable[..., Any], *, name: str | None = None, timeout: float | None = None,
-            public_errors: tuple[type[BaseException], ...] = (), idempotent: bool = False) -> None:
-        """Expose `fn`. Raises TypeError, ValueError naming the function and the remedy."""
-        if not callable(fn) or inspect.isclass(fn):
-            raise TypeError(f"{fn!r} cannot be exposed; expose a function")
-        chosen = name if name is not None else getattr(fn, "__name__", None)
+    def add(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        public_errors: tuple[type[BaseException], ...] = (),
+        idempotent: bool = False,
+    ) -> Function:
+        """Expose `fn`. Raises TypeError or ValueError that names the function, the reason and the remedy."""
+        if not callable(fn) or isinstance(fn, type):
+            raise TypeError(f"{fn!r} cannot be exposed: expose takes a function")
+        name = self._checked_name(getattr(fn, "__name__", None) if name is None else name)
+        _check_timeout(name, timeout)
+        errors = _error_types(name, public_errors)
+        function = Function(fn, name, timeout=timeout, public_errors=errors, idempotent=idempotent)
+        try:
+            function.resolve()
+        except NameError:
+            pass  # may name a class that the script defines further down: freeze tries again
+        self._functions[name] = function
+        return function
+
+    def _checked_name(self, name: Any) -> str:
+        if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+            raise ValueError(f"name {name!r} cannot be exposed; give name= 1 to 128 of A-Z a-z 0-9 _ . : -")
         if self._frozen:
-            raise ValueError(f"function {chosen!r} is exposed after the script was loaded; expose it at import")
-        if not isinstance(chosen, str) or not 0 < len(chosen) <= NAME_CHARS or "/" in chosen or not chosen.isprintable():
-            raise ValueError(f"name {chosen!r} cannot be exposed; use 1 to {NAME_CHARS} printable characters without '/'")
-        if chosen in self._functions and chosen != "health":
-            raise ValueError(f"function {chosen!r} is exposed twice; give one of them another name")
-        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)
-                                    or not 0 < timeout < math.inf):
-            raise ValueError(f"timeout of {chosen!r} is {timeout!r}; give seconds above 0")
-        self._functions[chosen] = Function(fn, chosen, timeout=timeout, idempotent=idempotent,
-                                           public_errors=_exceptions(chosen, public_errors))
+            raise ValueError(f"function {name!r} is exposed after the script was loaded; expose it at import")
+        if name == HEALTH:
+            raise ValueError("function 'health' cannot be exposed: every worker has one; give another name=")
+        if name in self._functions:
+            raise ValueError(f"function {name!r} is exposed twice; give one of them another name=")
+        return name
 
     def freeze(self) -> None:
-        """Nothing can be exposed from here on."""
+        """Nothing can be added from here on. Raises TypeError for annotations that name what does not exist."""
+        for function in self._functions.values():
+            if not function.resolved:
+                try:
+                    function.resolve()
+                except NameError as error:
+                    raise TypeError(
+                        f"function {function.name!r} cannot be exposed: an annotation names {error.name!r}, which is "
+                        "not defined at module level"
+                    ) from error
+        if any(function.kind in (ASYNC, ASYNC_GENERATOR) for function in self._functions.values()):
+            import asyncio  # noqa: F401 - once before the fork instead of once in each worker
         self._frozen = True
 
-    def started(self) -> None:
-        """A worker begins to serve: its own time and its own count, not the zygote's."""
-        self._born = time.monotonic()
-        self.handled = 0
-
-    @property
-    def has_async(self) -> bool:
-        """Whether any function needs an event loop."""
-        return any(function.kind in (ASYNC, ASYNC_GENERATOR) for function in self._functions.values())
-
     def describe(self) -> dict[str, dict[str, Any]]:
-        """Name -> schemas and promises, in the order of exposure."""
+        """Name -> {input, output, stream, timeout, idempotent}, in the order of exposure."""
         return {name: function.describe() for name, function in self._functions.items()}
 
     def _health(self) -> dict[str, Any]:
-        return {"status": "healthy", "pid": os.getpid(), "uptime": time.monotonic() - self._born,
-                "requests_handled": self.handled}
+        return {
+            "status": "healthy",
+            "pid": os.getpid(),
+            "uptime": time.monotonic() - self.born,
+            "requests_handled": self.handled,
+        }
 
 
-@typing.overload
-def expose(fn: F) -> F: ...
-@typing.overload
-def expose(*, name: str | None = None, timeout: float | None = None,
-           public_errors: tuple[type[BaseException], ...] = (), idempotent: bool = False) -> Callable[[F], F]: ...
-def expose(fn: F | None = None, *, name: str | None = None, timeout: float | None = None,
-           public_errors: tuple[type[BaseException], ...] = (), idempotent: bool = False) -> F | Callable[[F], F]:
-    """Make a function callable from outside; with or without arguments, as a decorator (contract, section 2)."""
+def _check_timeout(name: str, timeout: Any) -> None:
+    if timeout is None:
+        return
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not number or not 0 < timeout < float("inf"):
+        raise ValueError(f"timeout of {name!r} is {timeout!r}; give seconds above 0")
+
+
+def _error_types(name: str, errors: Any) -> tuple[type[BaseException], ...]:
+    types = tuple(errors) if isinstance(errors, tuple | list) else (errors,)
+    for kind in types:
+        if not isinstance(kind, type) or not issubclass(kind, BaseException):
+            raise TypeError(f"public_errors of {name!r} holds {kind!r}; give exception classes")
+    return types
+
+
+current: Final = Registry()
+"""What `expose` fills: one script, one registry."""
+
+
+@overload
+def expose(fn: F, /) -> F: ...
+@overload
+def expose(
+    fn: None = None,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    public_errors: tuple[type[BaseException], ...] = (),
+    idempotent: bool = False,
+) -> Callable[[F], F]: ...
+@overload
+def expose(
+    fn: F,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    public_errors: tuple[type[BaseException], ...] = (),
+    idempotent: bool = False,
+) -> F: ...
+def expose(
+    fn: F | None = None,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    public_errors: tuple[type[BaseException], ...] = (),
+    idempotent: bool = False,
+) -> F | Callable[[F], F]:
+    """Make a function callable from outside: `@expose`, `@expose(timeout=2)` or `expose(fn, name="x")`.
+
+    `timeout` is in seconds. The texts of `public_errors` may reach the caller. `idempotent` says that a call whose
+    worker died may be sent again. Raises TypeError or ValueError for what cannot be exposed. Returns `fn` itself.
+    """
 
     def add(function: F) -> F:
         current.add(function, name=name, timeout=timeout, public_errors=public_errors, idempotent=idempotent)
         return function
 
     return add if fn is None else add(fn)
-
-
-def _kind(fn: Callable[..., Any]) -> str:
-    if inspect.isasyncgenfunction(fn):
-        kind = ASYNC_GENERATOR
-    elif inspect.iscoroutinefunction(fn):
-        kind = ASYNC
-    else:
-        return GENERATOR if inspect.isgeneratorfunction(fn) else PLAIN
-    import asyncio  # noqa: F401 - loaded now, in the zygote, so that no worker pays for it at its first call
-
-    return kind
-
-
-def _exceptions(name: str, kinds: Any) -> tuple[type[BaseException], ...]:
-    found = kinds if isinstance(kinds, tuple | list) else (kinds,)
-    for kind in found:
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise TypeError(f"public_errors of {name!r} holds {kind!r}; give exception classes")
-    return tuple(found)
-
-
-def _default(value: Any) -> Any:
-    mutable = type(value) in (list, dict, set, bytearray)
-    return msgspec.field(default_factory=lambda: type(value)(value)) if mutable else msgspec.field(default=value)
-
-
-def _schema(kind: Any) -> dict[str, Any]:
-    if kind is Any:
-        return {}
-    try:
-        return msgspec.json.schema(kind)
-    except Exception:  # noqa: BLE001 - a type that JSON Schema cannot express is described as "anything"
-        return {}
-
-
-_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
-_TOKEN = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
-
-
-def _explain(error: msgspec.ValidationError, body: Any, kind: Any) -> tuple[str, str]:
-    """msgspec's text, its first letter small, and the full path: it leaves out map keys and a missing or unknown key."""
-    text, at, place = str(error).rpartition(" - at ")
-    if not (at and place.endswith("`")):
-        text, place = str(error), "`$`"
-    place = place.rpartition("in ")[2].strip("`")  # "`key` in `$.a`": which key is not said
-    path = place if "[...]" not in place else _spell_out(place, str(error), body, kind)
-    field = _FIELD.fullmatch(text)
-    if field is not None:
-        return f"object {field[1]} field {printable(field[2])!r}", path + step(field[2])
-    return text[:1].lower() + printable(text[1:]), path
-
-
-def _spell_out(place: str, said: str, body: Any, kind: Any) -> str:
-    """`place` with the key in each `[...]`: the first key with which the map is refused, found by halving."""
-    path, above, value = "$", lambda inner: inner, body
-    for name, index, unknown in _TOKEN.findall(place[1:]):
-        key: Any = name or (int(index) if index else None)
-        if unknown:
-            if type(value) is not dict:
-                return path
-            key = _culprit(value, above, said, kind)
-        try:
-            inner = value[key]
-        except (LookupError, TypeError):
-            return path
-        path += f"[{index}]" if index else step(key)
-        above, value = _within(above, value, key), inner
-    return path
-
-
-def _within(above: Callable[[Any], Any], container: Any, key: Any) -> Callable[[Any], Any]:
-    def rebuilt(inner: Any) -> Any:
-        copy = dict(container) if isinstance(container, dict) else list(container)
-        copy[key] = inner
-        return above(copy)
-
-    return rebuilt
-
-
-def _culprit(entries: dict[Any, Any], above: Callable[[Any], Any], said: str, kind: Any) -> Any:
-    keys = list(entries)
-    low, high = 0, len(keys) - 1
-    while low < high:
-        middle = (low + high) // 2
-        try:
-            msgspec.convert(above({key: entries[key] for key in keys[: middle + 1]}), kind, builtin_types=CARRIED)
-            low = middle + 1
-        except msgspec.ValidationError as error:
-            low, high = (low, middle) if str(error) == said else (middle + 1, high)
-    return keys[low]
-
-
-current = Registry()

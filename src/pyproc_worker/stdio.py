@@ -1,55 +1,95 @@
-"""Standard output and error of a worker: written at once to the private pipes, and counted for the call.
+"""Standard output and error of a worker: text lines to descriptors 1 and 2, counted for the present call.
 
-The count tells the supervisor that there is something to read before the next call begins, so that lines are put to the
-right call. It is a hint: bytes that C code writes are drained as well, and limits are kept by who reads.
+The count tells the supervisor how much to expect from the pipes for this call, so that lines are put to the right one.
+It is a hint: what C code or a thread writes to the descriptor is drained as well, and the limit is kept by who reads.
 
-A function may close the streams or put others in their place (a redirection that was never undone). That is its own
-affair during its call; `taken` flushes ours, and opens a closed one again, so that the next call can print.
+A call that writes nothing pays one attribute: `touched`. Both layers set it, because `print` goes through the text and
+`sys.stdout.buffer` does not. Installed before the script is imported, so that what the script keeps (a logging handler
+takes `sys.stderr` as it is then) is counted too.
 """
 
 from __future__ import annotations
 
 import io
 import sys
-
-STREAMS = (("stdout", 1), ("stderr", 2))
-
-
-class _Counted(io.FileIO):
-    written = 0
-
-    def write(self, data: object) -> int:
-        count = super().write(data)  # type: ignore[arg-type]
-        if count:
-            _Counted.written += count
-        return count
+from typing import Any, Final
 
 
-_ours: list[io.TextIOWrapper] = []
+class Tally:
+    """Our two streams, and the bytes written to both since they were last taken."""
 
+    __slots__ = ("touched", "count", "_streams")
 
-def install() -> None:
-    """Replace sys.stdout and sys.stderr by line-buffered writers on descriptors 1 and 2."""
-    _ours.clear()
-    for name, fd in STREAMS:
-        raw = _Counted(fd, "w", closefd=False)
-        stream = io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=True)
+    def __init__(self) -> None:
+        self.touched = False
+        self.count = 0
+        self._streams: dict[str, io.TextIOWrapper] = {}
+
+    def open(self, name: str, descriptor: int) -> None:
+        """Make `sys.<name>` a counting stream on `descriptor`."""
+        stream = counting(descriptor, self)
+        self._streams[name] = stream
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-        _ours.append(stream)
-    _Counted.written = 0
 
+    def take(self) -> int:
+        """Flush both streams and return the bytes written since the last time. Never raises: output is not the call.
 
-def taken() -> int:
-    """Bytes written since the last time this was asked; flushes first."""
-    try:
-        for stream in _ours:
-            stream.flush()
-    except ValueError:  # a function closed one
-        count = _Counted.written
-        install()
+        A stream that a function has closed is opened again, so that the next call can print.
+        """
+        for name, stream in list(self._streams.items()):
+            try:
+                stream.flush()
+            except ValueError:
+                self.open(name, _DESCRIPTORS[name])
+            except OSError:
+                pass  # nobody reads any more; the channel will end as well
+        count, self.count = self.count, 0
+        self.touched = False
         return count
-    except OSError:
-        pass  # nobody reads any more; the channel will end as well
-    count, _Counted.written = _Counted.written, 0
-    return count
+
+
+class _Bytes(io.BufferedWriter):
+    tally: Tally
+
+    def write(self, data: Any, /) -> int:
+        written = super().write(data)
+        self.tally.count += written
+        self.tally.touched = True
+        return written
+
+
+class _Text(io.TextIOWrapper):
+    tally: Tally
+
+    def write(self, text: str, /) -> int:
+        self.tally.touched = True
+        return super().write(text)
+
+    def close(self) -> None:
+        self.tally.touched = True
+        super().close()
+
+
+_DESCRIPTORS: Final = {"stdout": 1, "stderr": 2}
+
+_installed: Tally | None = None
+
+
+def install() -> Tally:
+    """Replace sys.stdout and sys.stderr by counting streams on descriptors 1 and 2; the second time nothing happens."""
+    global _installed
+    if _installed is None:
+        _installed = Tally()
+        for name, descriptor in _DESCRIPTORS.items():
+            _installed.open(name, descriptor)
+    return _installed
+
+
+def counting(descriptor: int, tally: Tally) -> io.TextIOWrapper:
+    """A text stream on `descriptor`, flushed at each newline, that counts into `tally`. It does not own the descriptor."""
+    binary = _Bytes(io.FileIO(descriptor, "w", closefd=False))
+    binary.tally = tally
+    text = _Text(binary, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    text.tally = tally
+    return text

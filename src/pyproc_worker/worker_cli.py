@@ -1,55 +1,65 @@
-"""`pyproc-worker FILE [--socket-path P] [--log-level L]`: a script's functions on a socket, without a sandbox.
+"""The command `pyproc-worker FILE [--socket-path P] [--log-level L]`: a stand-alone worker from the shell.
 
-Exit codes: 0 after SIGTERM, 66 where FILE cannot be read, 78 for a wrong setting. The script is loaded under a name of
-its own and not as `__main__`, so that its own `run_worker()` does not begin to serve before the options are known.
+The script is run as `__main__`, as `python FILE` would. Its own `run_worker()` does not serve but notes what it was
+asked for; then the socket of the command line, of the script or of the environment is served, in this order.
+Exit status: 0 after SIGTERM, 2 for wrong usage, 78 for what cannot be read, exposed or served.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
-from typing import NoReturn
+import types
+from collections.abc import Sequence
+from typing import Final
 
-from pyproc_worker.standalone import CODECS, LOG_LEVELS, run_worker
+from pyproc_worker import standalone
 
-NAME = "__pyproc_script__"
-NO_INPUT, CONFIG = 66, 78
+EXIT_CONFIG: Final = 78
+"""Contract section 4: refused to start."""
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Serve until SIGTERM; ends the process by SystemExit."""
-    parser = argparse.ArgumentParser(prog="pyproc-worker", description=(
-        "Serves the functions that FILE exposes, on a unix socket and WITHOUT a sandbox; "
-        "`pyproc call --worker FILE` runs them inside one."))
-    parser.add_argument("file", metavar="FILE", help="the worker script")
-    parser.add_argument("--socket-path", help="where to serve (default: PYPROC_SOCKET_PATH)")
-    parser.add_argument("--codec-type", choices=CODECS, default="auto", help="what clients may speak")
-    parser.add_argument("--log-level", choices=sorted(LOG_LEVELS), help="(default: PYPROC_LOG_LEVEL, or error)")
-    options = parser.parse_args(argv)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status, or raises what the script itself raises while it loads."""
+    parser = argparse.ArgumentParser("pyproc-worker", description="Serve the functions that a script exposes.")
+    parser.add_argument("file", metavar="FILE", help="the script")
+    parser.add_argument("--socket-path", metavar="P", help="socket to serve on (default: $PYPROC_SOCKET_PATH)")
+    parser.add_argument("--log-level", metavar="L", choices=standalone.LEVELS, help=", ".join(standalone.LEVELS))
+    options = parser.parse_args(arguments)
     if options.log_level:
         os.environ["PYPROC_LOG_LEVEL"] = options.log_level
-    path = os.path.abspath(options.file)
-    if not os.path.isfile(path):
-        _end(f"worker script {options.file!r} is not a file; give the path of a Python file", NO_INPUT)
-    sys.path.insert(0, os.path.dirname(path))
-    spec = importlib.util.spec_from_file_location(NAME, path)
-    if spec is None or spec.loader is None:
-        _end(f"worker script {options.file!r} is not Python; its name must end in .py", NO_INPUT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[NAME] = module
-    spec.loader.exec_module(module)
     try:
-        run_worker(options.socket_path, options.codec_type)
-    except (ValueError, OSError) as error:
-        _end(str(error), CONFIG)
+        with open(options.file, "rb") as file:
+            source = file.read()
+    except OSError as error:
+        return _refused(f"script {options.file!r} cannot be read: {error.strerror}")
+    standalone.SUPERVISED = True
+    try:
+        _load(os.path.abspath(options.file), source)
+    finally:
+        standalone.SUPERVISED = False
+    socket_path, codec_type = standalone.asked
+    try:
+        standalone.serve(options.socket_path or socket_path, codec_type)
+    except (ValueError, TypeError, OSError) as error:
+        return _refused(str(error))
+    return 0
 
 
-def _end(text: str, code: int) -> NoReturn:
+def _refused(text: str) -> int:
     sys.stderr.write(f"pyproc-worker: {text}\n")
-    raise SystemExit(code)
+    return EXIT_CONFIG
+
+
+def _load(path: str, source: bytes) -> None:
+    module = types.ModuleType("__main__")
+    module.__file__ = path
+    sys.modules["__main__"] = module
+    sys.argv[:] = [path]
+    sys.path.insert(0, os.path.dirname(path))
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the user's own script
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -90,5 +90,5 @@ def open_channel() -> Iterator[Callable[..., Channel]]:
         for channel in opened:
             channel.close()
     finally:
-        stdio._ours.clear()
+        stdio._installed = None
         sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]

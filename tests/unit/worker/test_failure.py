@@ -95,3 +95,36 @@ def test_a_refused_fork_is_told_from_other_refusals(monkeypatch: pytest.MonkeyPa
         assert step is not None and step.tb_next is not None
         step.tb_next.tb_next = None
         assert classify(error).bound == bound
+
+
+def test_the_name_of_fork_alone_proves_nothing() -> None:
+    def mixed() -> None:
+        if os.getpid() == 0:
+            os.fork()
+        raise PermissionError(errno.EPERM, "elsewhere")
+
+    assert classify(caught(mixed)).bound is None
+
+
+def test_a_long_report_keeps_both_ends() -> None:
+    def raise_long() -> None:
+        raise ValueError("x" * 200_000 + "END")
+
+    report = classify(caught(raise_long)).report
+    assert report is not None and len(report.traceback.encode()) <= REPORT_BYTES
+    assert report.traceback.startswith("Traceback") and report.traceback.rstrip().endswith("END")
+
+
+def test_a_report_of_text_that_is_no_unicode_can_be_sent() -> None:
+    report = classify(ValueError("\ud800")).report
+    assert report is not None and report.traceback.encode()
+
+
+def test_a_chain_of_many_causes_is_still_one_bounded_report() -> None:
+    error = ValueError(0)
+    for number in range(1, 300):
+        following = ValueError(number)
+        following.__cause__ = error
+        error = following
+    report = classify(error).report
+    assert report is not None and len(report.traceback) <= REPORT_BYTES

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
-import socket
+import random
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from pyproc_wire.connection import CallerConnection, Failed, Part, Succeeded, WorkerConnection
+from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, UnencodableValue
-from pyproc_worker import loop
 from pyproc_worker.call import Cancelled, check_cancelled, current_call
 from pyproc_worker.failure import PublicError
-from pyproc_worker.registry import BadBody, Registry
+from pyproc_worker.registry import Registry
+from pyproc_worker.schema import InvalidBody
 
 Open = Callable[..., Any]
 
@@ -112,7 +114,7 @@ def test_no_exception_ends_the_worker(open_channel: Open, kind: type[BaseExcepti
 
 @pytest.mark.parametrize(
     "error",
-    [LocalProtocolError("SECRET", code="payload_too_large"), UnencodableValue("SECRET", 1), BadBody("SECRET", "$.SECRET"),
+    [LocalProtocolError("SECRET", code="payload_too_large"), UnencodableValue("SECRET", 1), InvalidBody("SECRET", "$.SECRET"),
      RemoteProtocolError("SECRET"), Cancelled("SECRET"), asyncio.CancelledError("SECRET")],
     ids=lambda error: type(error).__name__,
 )
@@ -192,24 +194,26 @@ def test_asyncio_to_thread_keeps_the_call(open_channel: Open) -> None:
     assert open_channel(name).call("name") == "name"
 
 
-def test_a_thread_that_outlives_its_call_takes_no_bytes() -> None:
+def test_a_thread_that_outlives_its_call_takes_no_bytes(open_channel: Open) -> None:
     kept: list[Any] = []
+    over = threading.Event()
 
     def keep() -> None:
         kept.append(current_call())
 
-    registry = Registry()
-    registry.add(keep)
-    outside, inside = socket.socketpair()
-    with outside, inside:
-        connection, caller = WorkerConnection(), CallerConnection()
-        caller.receive(connection.ready({}, {}))
-        server = loop._Server(inside, registry, connection)
-        server._take(caller.request(1, "keep", None))
-        server._answer(server._events.pop())
-        outside.sendall(b"for the next call")
-        kept[0]._look()
-        assert inside.recv(100, socket.MSG_DONTWAIT) == b"for the next call"
+    def look_on() -> None:
+        while not over.is_set():
+            kept[0].look()
+
+    channel = open_channel(keep, echo)
+    channel.call("keep")
+    thread = threading.Thread(target=look_on)
+    thread.start()
+    try:
+        assert [channel.call("echo", number) for number in range(300)] == list(range(300))
+    finally:
+        over.set()
+        thread.join(10)
 
 
 def spin() -> None:
@@ -392,7 +396,7 @@ def test_a_part_that_cannot_be_carried_fails_the_call(open_channel: Open, stream
         yield [object()]
 
     failed = open_channel(strange).fail("strange", stream=stream)
-    assert (failed.code, failed.path) == ("function_failed", "$[0]")
+    assert (failed.code, failed.path) == ("function_failed", "$[0]" if stream else "$[0][0]")
 
 
 # Async functions.
@@ -449,3 +453,268 @@ def test_system_exit_in_an_async_function_is_a_failed_call(open_channel: Open) -
     channel = open_channel(end, after)
     assert channel.fail("end").error == "Processing failed"
     assert channel.call("after") == 1
+
+
+# What a function is, is told by what it returns.
+
+
+def wrapped(fn: Any) -> Any:
+    @functools.wraps(fn)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    return wrapper
+
+
+@wrapped
+def wrapped_parts(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+@wrapped
+async def wrapped_coroutine(n: int) -> int:
+    return n
+
+
+def test_a_decorator_changes_nothing(open_channel: Open) -> None:
+    channel = open_channel(wrapped_parts, wrapped_coroutine)
+    assert channel.call("wrapped_parts", 3) == [0, 1, 2]
+    assert channel.call("wrapped_coroutine", 3) == 3
+    channel.send("wrapped_parts", 2, stream=True)
+    assert [type(channel.take()) for _ in range(3)] == [Part, Part, Succeeded]
+
+
+# Exceptions whose own code raises: the worker lives on, and nothing of them is told.
+
+
+class ClassRaises(Exception):
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("SECRET")
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None: ...
+
+
+class ErrnoRaises(OSError):
+    @property
+    def errno(self) -> Any:
+        raise RuntimeError("SECRET")
+
+
+class TracebackRaises(Exception):
+    __traceback__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
+
+
+class NotesRaise(Exception):
+    @property
+    def __notes__(self) -> Any:
+        raise SystemExit
+
+    __cause__ = property(lambda self: "SECRET")  # type: ignore[assignment]
+
+
+class ArgsRaise(RuntimeError):
+    args = property(lambda self: 1 / 0)  # type: ignore[assignment]
+
+
+class NeverEqual:
+    def __eq__(self, other: object) -> bool:
+        raise SystemExit(3)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ClassRaises("SECRET"),
+        lambda: ErrnoRaises("SECRET"),
+        lambda: TracebackRaises("SECRET"),
+        lambda: NotesRaise("SECRET"),
+        lambda: ArgsRaise("SECRET"),
+        lambda: RuntimeError(NeverEqual()),
+        lambda: ExceptionGroup("SECRET", [ValueError("SECRET"), PublicError("SECRET")]),
+    ],
+    ids=["class", "errno", "traceback", "notes and cause", "args", "equality", "group"],
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_hostile_exception_costs_its_call_alone(open_channel: Open, make: Any, asynchronous: bool) -> None:
+    def trap() -> None:
+        raise make()
+
+    async def trap_async() -> None:
+        raise make()
+
+    channel = open_channel(trap, trap_async, echo)
+    failed = channel.fail("trap_async" if asynchronous else "trap")
+    assert (failed.code, failed.error, failed.path, failed.bound) == ("function_failed", "Processing failed", None, None)
+    assert channel.call("echo", 1) == 1
+
+
+# Deadlines and cancellation.
+
+
+def test_nothing_runs_after_its_deadline(open_channel: Open) -> None:
+    assert open_channel(echo).fail("echo", 1, deadline_ms=0).code == "deadline_exceeded"
+
+
+def test_the_functions_own_timeout_counts(open_channel: Open) -> None:
+    def left() -> float | None:
+        deadline = current_call().deadline
+        return None if deadline is None else deadline - time.monotonic()
+
+    registry = Registry()
+    registry.add(left, timeout=7)
+    registry.add(left, name="unbound")
+    channel = open_channel(registry=registry)
+    assert 6 < channel.call("left") <= 7
+    assert 1 < channel.call("left", deadline_ms=2000) <= 2
+    assert channel.call("unbound") is None
+
+
+def test_cancel_event_is_set_at_the_deadline(open_channel: Open) -> None:
+    def wait(cancel_event: threading.Event) -> bool:
+        return cancel_event.wait(30)
+
+    assert open_channel(wait).call("wait", deadline_ms=50) is True
+
+
+def test_cancel_event_may_stand_anywhere(open_channel: Open) -> None:
+    def first(cancel_event: threading.Event, x: int) -> list[Any]:
+        return [x, cancel_event.is_set()]
+
+    assert open_channel(first).call("first", 3) == [3, False]
+
+
+def test_a_thread_of_the_function_sees_its_call(open_channel: Open) -> None:
+    def ask() -> list[str]:
+        seen: list[str] = []
+
+        def look() -> None:
+            check_cancelled()
+            seen.append(current_call().method)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        return seen
+
+    assert open_channel(ask).call("ask") == ["ask"]
+
+
+def test_requests_that_arrive_early_wait_and_can_be_withdrawn(open_channel: Open) -> None:
+    def hold(cancel_event: threading.Event) -> int:
+        started.release()
+        cancel_event.wait(30)
+        return 1
+
+    channel = open_channel(hold, echo)
+    first = channel.send("hold")
+    assert started.acquire(timeout=10)
+    second, third = channel.send("echo", 2), channel.send("echo", 3)
+    channel.socket.sendall(channel.connection.cancel(second) + channel.connection.cancel(first))
+    answers = [channel.take() for _ in range(3)]
+    assert [answer.id for answer in answers] == [first, second, third]
+    assert [type(answer) for answer in answers] == [Succeeded, Failed, Succeeded]
+    assert answers[1].code == "cancelled"
+
+
+def test_what_waits_is_not_begun_after_the_end(open_channel: Open) -> None:
+    ran: list[int] = []
+
+    def hold(cancel_event: threading.Event) -> None:
+        started.release()
+        cancel_event.wait(30)
+
+    def note() -> None:
+        ran.append(1)
+
+    channel = open_channel(hold, note)
+    channel.send("hold")
+    assert started.acquire(timeout=10)
+    channel.send("note")
+    channel.close()
+    assert ran == [] and channel.error is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the generator itself
+@pytest.mark.parametrize("ending", ["again", "raises"])
+def test_a_generator_that_does_not_want_to_close_changes_nothing(open_channel: Open, ending: str) -> None:
+    def parts() -> Iterator[int]:
+        while True:
+            try:
+                yield 1
+            except GeneratorExit:
+                if ending == "raises":
+                    raise ValueError("SECRET") from None
+
+    channel = open_channel(parts, echo)
+    id = channel.send("parts", stream=True)
+    assert {type(channel.take()) for _ in range(16)} == {Part}
+    channel.socket.sendall(channel.connection.cancel(id))
+    answer = channel.take()
+    assert (type(answer), answer.code) == (Failed, "cancelled")
+    assert channel.call("echo", 1) == 1
+
+
+def test_tasks_go_on_while_a_stream_waits_for_credit(open_channel: Open) -> None:
+    ticks: list[int] = []
+
+    async def parts() -> Any:
+        ticked = asyncio.Event()
+
+        async def tick() -> None:
+            while len(ticks) < 100:
+                await asyncio.sleep(0)
+                ticks.append(1)
+            ticked.set()
+
+        task = asyncio.create_task(tick())
+        for number in range(17):
+            yield number
+        await ticked.wait()
+        task.cancel()
+
+    channel = open_channel(parts)
+    id = channel.send("parts", stream=True)
+    assert [channel.value(channel.take()) for _ in range(16)] == list(range(16))
+    end = time.monotonic() + 10
+    while len(ticks) < 100 and time.monotonic() < end:
+        threading.Event().wait(0.001)
+    assert len(ticks) == 100
+    channel.socket.sendall(channel.connection.credit(id, 5))
+    assert channel.value(channel.take()) == 16
+    assert type(channel.take()) is Succeeded
+
+
+def test_any_chunking_and_mix_of_calls_is_answered_in_order(open_channel: Open) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+
+    def count(n: int) -> Iterator[int]:
+        yield from range(n)
+
+    channel = open_channel(echo, count, wrapped_coroutine)
+    sent: list[tuple[int, Any]] = []
+    stream = b""
+    for id in range(1, 200):
+        method, body = chance.choice([("echo", "x" * chance.randrange(3000)), ("count", chance.randrange(20)),
+                                      ("wrapped_coroutine", chance.randrange(9)), ("nobody", None)])
+        stream += channel.connection.request(id, method, body)
+        sent.append((id, {"echo": body, "count": list(range(body)) if method == "count" else 0,
+                          "wrapped_coroutine": body, "nobody": "not_found"}[method]))
+
+    def feed() -> None:
+        at = 0
+        while at < len(stream):
+            size = chance.choice([1, 3, 50, 5000, 70_000])
+            channel.socket.sendall(stream[at : at + size])
+            at += size
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    got = [channel.take() for _ in sent]
+    feeder.join(10)
+    assert [(a.id, a.code if type(a) is Failed else channel.value(a)) for a in got] == sent

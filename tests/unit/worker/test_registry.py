@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import pytest
 
-from pyproc_worker.registry import BadBody, Function, Registry
+from pyproc_worker.failure import refused_body
+from pyproc_worker.registry import Function, Registry
+from pyproc_worker.schema import InvalidBody
 
 
 def exposed(fn: Callable[..., Any], **options: Any) -> Function:
@@ -23,7 +28,7 @@ def exposed(fn: Callable[..., Any], **options: Any) -> Function:
 
 
 def refused(fn: Callable[..., Any], body: Any, **options: Any) -> tuple[str, str]:
-    with pytest.raises(BadBody) as caught:
+    with pytest.raises(InvalidBody) as caught:
         exposed(fn, **options).bind(body)
     return caught.value.text, caught.value.path
 
@@ -49,6 +54,7 @@ def nothing() -> None: ...
 def optional(req: int = 7) -> None: ...
 def dated(day: datetime.date, raw: bytes) -> None: ...
 def evented(x: int, cancel_event: threading.Event) -> None: ...
+def deep(rows: list[dict[str, dict[str, int]]]) -> None: ...
 def tables(req: dict[str, dict[str, int]]) -> None: ...
 
 
@@ -58,14 +64,15 @@ def tables(req: dict[str, dict[str, int]]) -> None: ...
         (whole, {"a": 1}, (({"a": 1},), {})),
         (untyped, [1], (([1],), {})),
         (place, {"name": "a", "points": [{"x": 1}], "weights": {}}, ((Place("a", [Point(1)], {}),), {})),
-        (area, {"width": 1}, ((), {"width": 1.0, "height": 2.0})),
+        (area, {"width": 1}, ((1.0, 2.0), {})),
         (keyword, {"x": 1}, ((), {"x": 1})),
         (nothing, None, ((), {})),
         (nothing, {}, ((), {})),
         (optional, None, ((), {})),
-        (optional, 3, ((3,), {})),
-        (dated, {"day": datetime.date(2026, 1, 2), "raw": b"x"}, ((), {"day": datetime.date(2026, 1, 2), "raw": b"x"})),
-        (evented, 5, ((5,), {})),
+        (optional, 3, ((), {"req": 3})),
+        (dated, {"day": datetime.date(2026, 1, 2), "raw": b"x"}, ((datetime.date(2026, 1, 2), b"x"), {})),
+        (dated, {"day": "2026-01-02", "raw": b"x"}, ((datetime.date(2026, 1, 2), b"x"), {})),
+        (evented, 5, ((), {"x": 5})),
     ],
 )
 def test_a_body_becomes_arguments(fn: Callable[..., Any], body: Any, bound: Any) -> None:
@@ -83,6 +90,8 @@ def test_a_body_becomes_arguments(fn: Callable[..., Any], body: Any, bound: Any)
         (area, {"width": 1, "a b": 1}, '$["a b"]'),
         (area, None, "$.width"),
         (area, [1, 2], "$"),
+        (dated, {"day": "2026-01-02", "raw": "aGk="}, "$.raw"),
+        (dated, {"day": "soon", "raw": b""}, "$.day"),
         (nothing, 1, "$"),
         (evented, "x", "$"),
         (place, {"name": "a", "points": [{"x": 1}, {"y": 2}], "weights": {}}, "$.points[1].x"),
@@ -108,18 +117,89 @@ def test_the_words_of_a_type_that_refuses_stay_inside() -> None:
 
     def guarded(req: Guarded) -> None: ...
     guarded.__annotations__["req"] = Guarded
-    assert refused(guarded, {"x": 1})[0] == "value is refused by its type"
-    assert refused(guarded, {"x": 1}, public_errors=(ValueError,))[0] == "SECRET"
+    assert refused(guarded, {"x": 1})[0] == "value is refused by its type at $"
+    with pytest.raises(InvalidBody) as caught:
+        exposed(guarded).bind({"x": 1})
+    private, public = refused_body(caught.value), refused_body(caught.value, (ValueError,))
+    assert (private.code, private.error, private.path) == ("invalid_argument", "value is refused by its type at $", "$")
+    assert private.report is not None and "SECRET" in private.report.traceback
+    assert (public.code, public.error, public.report) == ("invalid_argument", "SECRET at $", None)
+
+
+def test_an_annotation_may_name_what_is_defined_further_down() -> None:
+    registry = Registry()
+    registry.add(unresolved)
+    with pytest.raises(TypeError, match="'Nowhere', which is not defined"):
+        registry.freeze()
+    globals()["Nowhere"] = int
+    try:
+        registry.freeze()
+        found = registry.lookup("unresolved")
+        assert found is not None and found.bind(3) == ((3,), {})
+    finally:
+        del globals()["Nowhere"]
+
+
+def test_what_is_not_resolved_yet_takes_no_body() -> None:
+    registry = Registry()
+    with pytest.raises(RuntimeError, match="freeze"):
+        registry.add(unresolved).bind(3)
+
+
+def test_parameters_may_have_any_name_and_order() -> None:
+    def odd(__x: int, cancel_event: Any, self: int, *, def_: float = 2.0) -> None: ...
+
+    assert exposed(odd).bind({"__x": 1, "self": 2}) == ((), {"__x": 1, "self": 2, "def_": 2.0})
+
+
+class Adder:
+    def __call__(self, x: int, y: int) -> int:
+        return x + y
+
+
+@pytest.mark.parametrize(
+    ("fn", "body", "result"),
+    [
+        (Adder(), {"x": 1, "y": 2}, 3),
+        (functools.partial(Adder(), 1), 2, 3),
+        (functools.partial(Adder(), x=1), {"y": 2}, 3),
+        (Adder().__call__, {"x": 1, "y": 2}, 3),
+    ],
+    ids=["object", "partial", "partial by keyword", "method"],
+)
+def test_whatever_is_called_like_a_function_is_one(fn: Callable[..., Any], body: Any, result: int) -> None:
+    function = exposed(fn, name="add")
+    arguments, named = function.bind(body)
+    assert fn(*arguments, **named) == result
+
+
+def test_health_is_the_workers_own() -> None:
+    with pytest.raises(ValueError, match="every worker has one"):
+        Registry().add(nothing, name="health")
+
+
+def test_the_key_of_a_refused_value_is_found_wherever_it_stands() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for _ in range(100):
+        keys = [f"k {chance.randrange(10**6)}" for _ in range(chance.randrange(1, 60))]
+        table: dict[str, Any] = {key: {"x": 1} for key in keys}
+        bad = chance.choice(list(table))
+        table[bad] = {"x": 1, "y": "text"}
+        assert refused(tables, {"fine": {}, "t": table[bad]})[1] == "$.t.y"
+        assert refused(deep, [table])[1] == f'$[0]["{bad}"].y'
 
 
 def stars(*args: int) -> None: ...
 def many(**kwargs: int) -> None: ...
 def positional(x: int, /) -> None: ...
 def unresolved(x: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def foreign(x: dict[str, Path]) -> None: ...
 def uncheckable(x: int | Exception | Point) -> None: ...
 
 
-@pytest.mark.parametrize("fn", [stars, many, positional, unresolved, uncheckable, Point, 3])
+@pytest.mark.parametrize("fn", [stars, many, positional, uncheckable, foreign, Point, 3])
 def test_what_cannot_be_filled_is_refused_at_exposure(fn: Any) -> None:
     with pytest.raises(TypeError):
         Registry().add(fn)
@@ -127,7 +207,8 @@ def test_what_cannot_be_filled_is_refused_at_exposure(fn: Any) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"name": ""}, {"name": "a/b"}, {"name": "a\nb"}, {"name": "x" * 201}, {"name": 3}, {"timeout": 0}, {"timeout": -1.0},
+    [{"name": ""}, {"name": "a/b"}, {"name": "a\nb"}, {"name": "x" * 129}, {"name": "a*"}, {"name": "é"},
+     {"name": 3}, {"timeout": 0}, {"timeout": -1.0},
      {"timeout": True}, {"timeout": float("inf")}, {"timeout": float("nan")}, {"timeout": "1"}],
 )
 def test_a_wrong_option_is_refused(options: dict[str, Any]) -> None:
@@ -162,7 +243,7 @@ def test_schemas_tell_what_is_checked() -> None:
     def clamp(x: Annotated[int, msgspec.Meta(ge=0)], y: float = 1.5) -> list[int]: ...  # type: ignore[empty-body]
 
     described = exposed(clamp, timeout=2.5, idempotent=True).describe()
-    body = described["input"]["$defs"]["body"]
+    body = described["input"]
     assert body["properties"] == {"x": {"type": "integer", "minimum": 0}, "y": {"type": "number", "default": 1.5}}
     assert body["required"] == ["x"] and body["additionalProperties"] is False
     assert described["output"] == {"type": "array", "items": {"type": "integer"}}
@@ -173,5 +254,5 @@ def test_a_mutable_default_is_not_shared() -> None:
     def collect(x: int, seen: list[int] = []) -> None: ...  # noqa: B006
 
     function = exposed(collect)
-    function.bind({"x": 1})[1]["seen"].append(1)
-    assert function.bind({"x": 1})[1]["seen"] == []
+    function.bind({"x": 1})[0][1].append(1)
+    assert function.bind({"x": 1})[0][1] == []
