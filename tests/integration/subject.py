@@ -32,8 +32,19 @@ def _raw(number: int, *arguments: int) -> int:
     return result
 
 
+def _fork_and_wait() -> int:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)  # a copy that went on importing would be a second zygote
+    try:
+        os.waitpid(child, 0)
+    except ChildProcessError:  # a worker's zygote ignores SIGCHLD
+        pass
+    return child
+
+
 ATTACKS: dict[str, Any] = {
-    "fork": os.fork,
+    "fork": _fork_and_wait,
     "socket": lambda: socket.socket(socket.AF_INET),
     "vsock": lambda: socket.socket(40),
     "kill": lambda: os.kill(1, 0) or "sent",
@@ -169,6 +180,13 @@ def raw_channel(data: bytes) -> None:
     """A hostile worker: writes to its channel behind the protocol's back."""
     socket.socket(fileno=3).sendall(data)
     time.sleep(60)
+
+
+@expose
+def fill_scratch() -> None:
+    with open("/scratch/full", "wb") as file:
+        for _ in range(100):
+            file.write(bytes(1 << 16))
 
 
 @expose

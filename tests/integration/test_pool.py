@@ -409,6 +409,12 @@ def test_bad_scripts_are_refused(tmp_path: pathlib.Path) -> None:
     bad.write_text("1 / 0\n")
     with pytest.raises(ConfigError, match="ZeroDivisionError"):
         Pool(bad)
+    forked = tmp_path / "forked.py"
+    forked.write_text("import os, time\nif os.fork() == 0:\n    time.sleep(60)\n")
+    with pytest.raises(ConfigError, match="processes running"):
+        Pool(forked, sandbox=Sandbox("default"))
+    with pytest.raises(ConfigError, match="PermissionError"):
+        Pool(forked)
     threaded = tmp_path / "threaded.py"
     threaded.write_text("import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
                         "from pyproc_worker import expose\n@expose\ndef one(): return 1\n")
@@ -420,3 +426,27 @@ def test_bad_scripts_are_refused(tmp_path: pathlib.Path) -> None:
 
 def test_cancelled_type_is_public() -> None:
     assert issubclass(Cancelled, PyprocError)
+
+
+def test_profile_default_writes_in_its_scratch_only(script: pathlib.Path) -> None:
+    with Pool(script, sandbox=Sandbox("default", scratch="1 MiB"), workers=2) as pool:
+        met = {name: pool.call("attack", name) for name in ("passwd", "setuid", "seccomp", "unshare", "dumpable", "vsock", "exec")}
+        assert all(outcome.startswith("stopped") for outcome in met.values()), met
+        assert pool.call("attack", "write").startswith("ESCAPED")
+        with pytest.raises(ResourceExhausted) as caught:
+            pool.call("fill_scratch")
+        assert caught.value.bound == "scratch"
+        assert pool.call("echo", 1) == 1
+
+
+def test_cpus_is_set_in_the_workers_group(script: pathlib.Path) -> None:
+    if "cpu" not in cgroup.parents(also=("cpu",))[0]:
+        with pytest.raises(PyprocError, match="cpu"):
+            Pool(script, limits=Limits(cpus=0.5))
+        return
+    with Pool(script, limits=Limits(cpus=0.5)) as pool:
+        assert pool.call("echo", 1) == 1
+        quotas = glob.glob(f"/sys/fs/cgroup/cpu/**/pyproc-*-{os.getpid()}-*-*/w*/cpu.cfs_quota_us", recursive=True)
+        periods = [q.replace("quota", "period") for q in quotas]
+        pairs = zip(quotas, periods, strict=True)
+        assert [int(pathlib.Path(q).read_text()) / int(pathlib.Path(p).read_text()) for q, p in pairs] == [0.5]

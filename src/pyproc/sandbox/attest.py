@@ -56,8 +56,12 @@ def differences(expected: Expected, status: Status, namespaces: dict[str, str], 
         if layer in expected.layers:
             if namespaces[kind] == expected.own_namespaces[kind]:
                 found.append(f"{layer} is the supervisor's own, {namespaces[kind]}")
-            if expected.zygote_namespaces is not None and kind != "user":
+            if expected.zygote_namespaces is None:
+                continue
+            if kind != "user":
                 check(layer, namespaces[kind], expected.zygote_namespaces[kind])
+            elif namespaces[kind] == expected.zygote_namespaces[kind]:
+                found.append(f"{layer} is the zygote's, {namespaces[kind]}, and must be the worker's own")
     if "descriptors" in expected.layers:
         check("descriptors", descriptors, expected.descriptors)
     return found

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from pyproc.errors import PyprocError, Unavailable
+from pyproc.errors import ProtectionUnavailable, PyprocError, Unavailable
 from pyproc.host import cgroup, credentials, pidfd, spawn
 from pyproc.sandbox import interpreter as interpreters
 from pyproc.sandbox import plan as plans
@@ -71,7 +71,7 @@ class Supervisor:
         self._restart = Restart(spec.intensity, spec.period)
         self._interpreter = interpreters.describe(spec.python)
         granted, self._abi = probe.granted()
-        self._cgroups, refusal = cgroup.parents()
+        self._cgroups, refusal = cgroup.parents(also=("cpu",) if spec.limits.cpus else ())
         self._granted = {**granted, "cgroup": refusal}
         self._names = call_names(platform.machine())
         self._actions: dict[int, Callable[[], None]] = {}
@@ -87,6 +87,9 @@ class Supervisor:
         self._closing = False
         self._ended = threading.Event()
         self._layers: dict[str, plans.LayerState] = {}
+        if spec.limits.cpus and ("cpu" not in self._cgroups or spec.sandbox.layers.get("cgroup") == "off"):
+            raise ProtectionUnavailable(f"limits.cpus is {spec.limits.cpus}, and no cpu group is granted here", layer="cgroup",
+                                        remedy="leave limits.cpus out, or delegate the cpu controller")
         self._plan(0)  # what is wrong with the options is said before anything is opened
         self._epoll = select.epoll()
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -208,6 +211,7 @@ class Supervisor:
         if not was_ready and not self._first.is_set():
             self._break(error)
             return
+        log.error("zygote_lost pool=%s cause=%s", self.spec.name, _printable(str(error)))
         self._account("zygote", "exit:zygote")
 
     def worker_refused(self, worker: Worker, text: str) -> None:
@@ -377,7 +381,8 @@ class Supervisor:
     def _group(self, name: str, workers: int) -> cgroup.Group:
         limits = self.spec.limits
         folders = {controller: f"{parent}/{self._base}/{name}" for controller, parent in self._cgroups.items()}
-        return cgroup.Group(folders, memory=limits.memory, pids=workers * (limits.threads + limits.processes) + 16)
+        return cgroup.Group(folders, memory=limits.memory, pids=workers * (limits.threads + limits.processes) + 16,
+                            cpus=limits.cpus)
 
     def _limit(self, worker: Worker) -> None:
         limits = self.spec.limits

@@ -230,8 +230,13 @@ class Tree:
         try:
             status, found = procfs.status(self.pid), procfs.descriptors(self.pid)
             self.namespaces = procfs.namespaces(self.pid)
+            children = procfs.children(self.pid)
         except OSError as error:
             self._fail(PyprocError(f"the zygote cannot be attested: {error}"))
+            return
+        if children:
+            self._fail(ConfigError(f"the script leaves {len(children)} processes running after its import; start them in a "
+                                   "function, and wait for those that the import needs"))
             return
         if not self._plan.document["solo"]:
             if status.threads != 1:
@@ -294,7 +299,8 @@ class Tree:
     def _expected(self, worker: Worker | None, descriptors: dict[int, str], filters: int, threads: int,
                   parent: int | None) -> attest.Expected:
         return attest.Expected(self.layers, self._plan.host_uid, self._plan.host_gid, self.groups, filters, threads, parent,
-                               descriptors, self.own_namespaces, None if worker is None else self.namespaces)
+                               descriptors, self.own_namespaces,
+                               None if worker is None or self._plan.document["solo"] else self.namespaces)
 
     def started(self) -> None:
         """The worker may serve: nothing is granted at the door any more."""
