@@ -27,7 +27,7 @@ import select
 import signal
 import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from pyproc_worker.jail import apply, libc, namespaces
 
@@ -65,10 +65,17 @@ def _enter(plan: dict[str, Any], control: socket.socket) -> None:
         namespaces.unshare(plan["namespaces"])
     except OSError as error:
         _fail("/".join(plan["namespaces"]), str(error))
+    # opened before the fork: pid 1 soon moves the root that both share, and these paths are gone then
+    try:
+        parents = _parents(plan["cgroups"])
+    except OSError as error:
+        _fail("cgroup", str(error))
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     child = os.fork()
     if child:
-        _keep(child, plan["cgroups"])
-    os.close(LIFELINE)
+        _keep(child, parents, null)
+    for fd in (LIFELINE, null, *(fd for fd, _ in parents)):
+        os.close(fd)
     try:
         listener = apply.apply(plan)
     except apply.LayerFailed as error:
@@ -79,15 +86,13 @@ def _enter(plan: dict[str, Any], control: socket.socket) -> None:
     os._exit(0)
 
 
-def _keep(child: int, cgroups: list[str]) -> None:
+def _parents(cgroups: list[str]) -> list[tuple[int, str]]:
+    """(descriptor of the folder above, name) of each group that a pool may leave."""
+    return [(os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC), os.path.basename(path)) for path in cgroups]
+
+
+def _keep(child: int, parents: list[tuple[int, str]], null: int) -> None:
     """The keeper: lives as long as pid 1 and the lifeline do, then ends what is left."""
-    parents = []
-    for directory in cgroups:
-        try:
-            parents.append((os.open(os.path.dirname(directory), os.O_PATH | os.O_CLOEXEC), os.path.basename(directory)))
-        except OSError:
-            continue
-    null = os.open("/dev/null", os.O_RDWR) if os.path.exists("/dev/null") else 0
     for fd in (1, 2, CONTROL):
         os.dup2(null, fd)
     pidfd = os.pidfd_open(child)
@@ -147,7 +152,7 @@ def _exactly(channel: socket.socket, count: int) -> bytes:
     return bytes(parts)
 
 
-def _fail(layer: str, text: str) -> None:
+def _fail(layer: str, text: str) -> NoReturn:
     """Report that `layer` could not be applied, and end: nothing runs with less than the plan."""
     send_frame(socket.socket(fileno=os.dup(CONTROL)), {"failed": {"layer": layer, "text": text}})
     os._exit(70)
