@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 from msgspec import Raw
 
 from pyproc_wire.answers import failed, kind_of, ready_note
-from pyproc_wire.codec import MESSAGEPACK, Codec, Encoded, reason
+from pyproc_wire.codec import MESSAGEPACK, Codec, reason
 from pyproc_wire.connection_state import (
     CALL,
     CANCELLATION,
@@ -41,7 +41,7 @@ from pyproc_wire.limits import (
     REQUEST_BYTES,
     RESPONSE_BYTES,
 )
-from pyproc_wire.messages import MISSING, Answer, LinkRequest, ReadyNote
+from pyproc_wire.messages import MISSING, Answer, Asking, ReadyNote
 from pyproc_wire.texts import cut
 
 CallerEvent = Ready | Succeeded | Failed | Part | ConnectionClosed
@@ -56,14 +56,17 @@ class CallerConnection:
 
     __slots__ = (
         "_decode",
+        "_decode_success",
         "_flowing",
         "_may_ask",
         "_open",
         "_permitted",
         "_reader",
         "_state",
+        "_streams",
         "codec",
         "request_limit",
+        "value",
     )
 
     def __init__(
@@ -76,8 +79,12 @@ class CallerConnection:
         self.request_limit = request_limit
         self._reader = FrameReader(limit)
         self._decode = codec.decoder(Answer)
+        self._decode_success = codec.decoder(Succeeded)
+        self.value = codec.decode_value
+        """The value of a body or part. Raises RemoteProtocolError if it is not one within the limits."""
         self._open: dict[int, int] = {}  # id -> parts that may still come, NO_STREAM for a plain call
-        self._flowing: set[int] = set()  # streams of which a part has come
+        self._streams = 0  # how many of them are streams
+        self._flowing: set[int] = set()  # those of which a part has come
         self._enter(State.NEW)
 
     def _enter(self, state: State) -> None:
@@ -126,20 +133,17 @@ class CallerConnection:
             raise LocalProtocolError(f"deadline is {deadline_ms} ms, possible are 0 to {DEADLINE_MS_MAX}")
         codec = self.codec
         prepared: Any = codec.prepare(body) if type(body) is not Raw else body or MISSING
-        message = LinkRequest(id, method, prepared, deadline_ms)
-        if stream:
-            message.stream = True
-        if tenant is not None:
-            message.tenant = tenant
-        if principal is not None:
-            message.principal = principal
+        message = Asking(id, method, prepared, deadline_ms, stream, tenant, principal)
         payload = codec.encode_prepared(message, prepared, body)
-        if len(payload) > self.request_limit:
-            raise LocalProtocolError(
-                f"request is {len(payload)} bytes, limit is {self.request_limit}", code="payload_too_large"
-            )
-        self._open[id] = PARTS_AHEAD if stream else NO_STREAM
-        return header(len(payload)) + payload
+        size = len(payload)
+        if size > self.request_limit:
+            raise LocalProtocolError(f"request is {size} bytes, limit is {self.request_limit}", code="payload_too_large")
+        if stream:
+            self._open[id] = PARTS_AHEAD
+            self._streams += 1
+        else:
+            self._open[id] = NO_STREAM
+        return header(size) + payload
 
     def cancel(self, id: int, reason: str = "") -> bytes:
         """One frame that gives up on an open call; the call stays open until its answer. The reason is cut
@@ -164,16 +168,22 @@ class CallerConnection:
     def _refuse_to_send(self, kind: str) -> NoReturn:
         raise LocalProtocolError(f"connection is {self._state.value}, a {kind} cannot be sent")
 
-    def value(self, raw: Encoded) -> Any:
-        """The value of a body or part. Raises RemoteProtocolError if it is not one within the limits."""
-        return self.codec.decode_value(raw)
-
     def receive(self, data: bytes) -> list[CallerEvent]:
         """What `data` completes; `b""` says that the peer has ended.
 
         Raises RemoteProtocolError for any breach: the connection is closed then, `before` holds the events
         before it.
         """
+        payload = self._reader.sole(data) if self._may_ask else None
+        if payload is None:
+            return self._receive_any(data)
+        try:
+            return [self._event(payload)]
+        except RemoteProtocolError:
+            self._enter(State.CLOSED)
+            raise
+
+    def _receive_any(self, data: bytes) -> list[CallerEvent]:
         if self._state is _CLOSED:
             raise LocalProtocolError("connection is closed, nothing can be received")
         if not data:
@@ -197,6 +207,14 @@ class CallerConnection:
         return events
 
     def _event(self, payload: bytes | bytearray) -> CallerEvent:
+        if not self._streams:
+            try:
+                success: Succeeded = self._decode_success(payload)
+                if success.ok and self._open.get(success.id) == NO_STREAM:
+                    del self._open[success.id]
+                    return success
+            except DECODE_FAILURES:
+                pass  # it is something else, or nothing: told below
         try:
             answer: Answer = self._decode(payload)
         except DECODE_FAILURES as error:
@@ -211,29 +229,29 @@ class CallerConnection:
         if id is None or window is None or (kind is PART and window <= 0):
             self._refuse_call(id, kind, window)
         if kind is SUCCESS:
-            if window != NO_STREAM:
-                self._end_stream(id, answer.body)
-            del self._open[id]
-            return Succeeded(id, answer.body, answer.output)
+            if id in self._flowing and bytes(answer.body) not in _NULL:
+                raise RemoteProtocolError(f"stream {id} ends with a body after its parts", id=id)
+            self._end(id, window)
+            return Succeeded(id, True, answer.body, answer.output)
         if kind is PART:
             self._open[id] = window - 1
             self._flowing.add(id)
             return Part(id, answer.part)
         event = failed(id, answer)
-        del self._open[id]
-        self._flowing.discard(id)
+        self._end(id, window)
         return event
+
+    def _end(self, id: int, window: int) -> None:
+        del self._open[id]
+        if window != NO_STREAM:
+            self._streams -= 1
+            self._flowing.discard(id)
 
     def _refuse_call(self, id: int | None, kind: str, window: int | None) -> NoReturn:
         call = call_kind(window)
         if kind in CALL[call]:
             raise RemoteProtocolError(f"part of call {id} is beyond the credit", id=id)
         raise RemoteProtocolError(f"{kind} is not permitted for call {id}, which is {call}", id=id)
-
-    def _end_stream(self, id: int, body: Raw) -> None:
-        if id in self._flowing and bytes(body) not in _NULL:
-            raise RemoteProtocolError(f"stream {id} ends with a body after its parts", id=id)
-        self._flowing.discard(id)
 
     def _ready(self, answer: Answer) -> Ready:
         value = self.codec.decode_value(answer.ready)

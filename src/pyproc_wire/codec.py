@@ -25,8 +25,8 @@ from pyproc_wire.keys import SHORT_BYTES, check_keys
 from pyproc_wire.limits import INT_MAX, INT_MIN, MAX_DEPTH, MAX_KEYS
 from pyproc_wire.values import SCALARS, Walk, blame
 
-_SHORTEST_BREACH: Final = 19
-"""Bytes: a shorter payload is neither too deep nor holds an integer out of range."""
+_SHORTEST_BREACH: Final = {"msgpack": MAX_DEPTH, "json": 19}
+"""Per codec, bytes: a shorter payload is neither too deep nor, in JSON, holds an integer out of range."""
 
 Encoded = bytes | bytearray | memoryview | Raw
 
@@ -48,8 +48,10 @@ class Codec:
         "_decode_any",
         "_decoders",
         "_encode",
+        "_is_json",
         "_make_decoder",
         "_not_opening",
+        "_shortest_breach",
         "_walk",
         "name",
         "prepare",
@@ -57,10 +59,12 @@ class Codec:
 
     def __init__(self, name: str, walk: Walk) -> None:
         self.name = name
+        self._is_json = name == "json"
         self._walk = walk
         self.prepare: Callable[[Any], Any] = walk.carry
         """A user value as it is to be encoded in a message of ours; see `encode_prepared`."""
         self._not_opening = _NOT_OPENING[name]
+        self._shortest_breach = _SHORTEST_BREACH[name]
         self._decoders: dict[Any, Callable[[Any], Any]] = {}
         self._encode: Callable[[Any], bytes]
         self._make_decoder: Callable[[Any], Any]
@@ -92,7 +96,7 @@ class Codec:
             raise blame(prepared, error) from error
         if len(raw) > 2 * MAX_KEYS and max(count_keys(value), count_keys(prepared)) > MAX_KEYS:
             raise UnencodableValue(f"value has more than {MAX_KEYS} keys", value)
-        if self.name == "json" and json_values.may_hold_long_int(raw):
+        if self._is_json and json_values.may_hold_long_int(raw):
             self._check_ints(prepared)
         return raw
 
@@ -126,20 +130,20 @@ class Codec:
         Raises RemoteProtocolError, and LocalProtocolError where a numpy value arrives and numpy is missing.
         """
         try:
-            if len(raw) > SHORT_BYTES and self.name == "msgpack":
+            if len(raw) > SHORT_BYTES and not self._is_json:
                 raw = bytes(raw)
                 check_keys(raw)
             value = self._decode_any(raw)
         except DECODE_FAILURES as error:
             raise RemoteProtocolError(f"value is not valid {self.name}: {reason(error)}") from error
-        if len(raw) >= _SHORTEST_BREACH:
+        if len(raw) >= self._shortest_breach:
             self._check_long(bytes(raw), value)
         return value
 
     def _check_long(self, raw: bytes, value: Any) -> None:
         if len(raw) > 2 * MAX_KEYS or len(raw.translate(None, self._not_opening)) > MAX_DEPTH:
             check_shape(value)
-        if self.name == "json" and json_values.may_hold_long_int(raw):
+        if self._is_json and json_values.may_hold_long_int(raw):
             for number in _ints(value):
                 if not INT_MIN <= number <= INT_MAX:
                     raise RemoteProtocolError("value holds an integer outside -2^63 to 2^64-1")

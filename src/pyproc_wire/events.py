@@ -6,11 +6,12 @@ Bodies are `Raw`: bytes in the connection's codec, turned into a value by the co
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
-from pyproc_wire.messages import LinkRequest, Report
+from pyproc_wire.limits import OUTPUT_MAX
+from pyproc_wire.messages import CallId, LinkRequest, Report
 
 Called: Final = LinkRequest
 """A request arrived. The decoded message is the event: a second object would only copy it."""
@@ -23,12 +24,14 @@ class Ready(Struct, frozen=True, gc=False):
     details: dict[str, Any]
 
 
-class Succeeded(Struct, frozen=True, gc=False):
-    """The end of call `id`; `output` counts the bytes that it wrote to its standard streams."""
+class Succeeded(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """The end of call `id`; `output` counts the bytes that it wrote to its standard streams. `ok` is True: a plain
+    success is decoded as the event that it is."""
 
-    id: int
+    id: CallId
+    ok: bool
     body: Raw
-    output: int
+    output: Annotated[int, Meta(ge=0, le=OUTPUT_MAX)] = 0
 
 
 class Failed(Struct, frozen=True, gc=False):

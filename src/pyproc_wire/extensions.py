@@ -75,8 +75,6 @@ def _carry_map(walk: Walk, value: dict[Any, Any], depth: int) -> Any:
     """Keys that MessagePack knows stay keys; a map with any other key travels as its keys and values in
     turn."""
     if SCALARS.issuperset(map(type, value)):
-        if depth < MAX_DEPTH and SCALARS.issuperset(map(type, value.values())):
-            return value
         return carry_scalar_map(walk, value, depth)
     if depth >= MAX_DEPTH:
         raise too_deep(value)
@@ -151,7 +149,7 @@ CONVERTERS: Final[dict[type, Callable[[Walk, Any, int], Any]]] = {
     complex: _carry_complex,
 }
 
-WALK: Final = Walk("MessagePack", SCALARS, CONVERTERS, _carry_numpy)
+WALK: Final = Walk("MessagePack", SCALARS, SCALARS, CONVERTERS, _carry_numpy)
 
 
 def _time(payload: bytes) -> dt.time:

@@ -62,16 +62,22 @@ class FrameReader:
         """Bytes that the present frame still lacks as far as is known: a size for the next recv."""
         return self._need - len(self._kept)
 
+    def sole(self, data: bytes | bytearray) -> bytes | bytearray | None:
+        """The payload, if no frame is under way and `data` is exactly one; else None, and nothing is taken in."""
+        size = len(data) - HEADER_BYTES
+        if self._between and 0 < size <= self.limit and _length_of(data)[0] == size:
+            return data[HEADER_BYTES:]
+        return None
+
     def feed(self, data: bytes | bytearray) -> list[bytes | bytearray]:
         """The payloads that `data` completes, in order.
 
         Raises RemoteProtocolError for an empty frame or one beyond the limit; its `before` holds the payloads
         that were complete by then.
         """
-        if self._between and len(data) > HEADER_BYTES:
-            size = _length_of(data)[0]
-            if size + HEADER_BYTES == len(data) and size <= self.limit:
-                return [data[HEADER_BYTES:]]
+        payload = self.sole(data)
+        if payload is not None:
+            return [payload]
         try:
             return self._cut(data)
         finally:

@@ -79,6 +79,7 @@ def _refuse_numpy(value: Any) -> Any:
 WALK: Final = Walk(
     "JSON",
     PLAIN,
+    TEXT,
     {
         float: _carry_float,
         list: _carry_items,

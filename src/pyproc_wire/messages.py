@@ -48,6 +48,18 @@ class LinkRequest(Request, omit_defaults=True, forbid_unknown_fields=True, gc=Fa
     principal: str | None = None
 
 
+class Asking(Struct, omit_defaults=True, gc=False):
+    """Encoded only: a `LinkRequest` with those of its fields that a supervisor fills."""
+
+    id: int
+    method: str
+    body: Any = MISSING
+    deadline_ms: int | None = None
+    stream: bool = False
+    tenant: str | None = None
+    principal: str | None = None
+
+
 class Control(Struct, forbid_unknown_fields=True, gc=False):
     """What has a type: `cancellation`, `credit`, and `request`, whose payload is a request."""
 

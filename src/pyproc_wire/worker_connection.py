@@ -12,7 +12,7 @@ sent in its place.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from msgspec import Raw
@@ -23,7 +23,7 @@ from pyproc_wire.connection_state import CALL, NO_STREAM, PART, READY, SUCCESS, 
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, printable
 from pyproc_wire.events import BadRequest, Called, CancelRequested, ConnectionClosed, CreditGranted
 from pyproc_wire.extensions import DECODE_FAILURES
-from pyproc_wire.frame import FrameReader, frame
+from pyproc_wire.frame import FrameReader, frame, header
 from pyproc_wire.limits import (
     CANCEL_REASON_BYTES,
     CREDIT_MAX,
@@ -104,6 +104,17 @@ class WorkerConnection:
 
         Raises RemoteProtocolError if the connection is over; its `before` holds the events before the breach.
         """
+        payload = self._reader.sole(data) if self._hears else None
+        if payload is None:
+            return self._receive_any(data)
+        try:
+            event = self._event(payload)
+        except RemoteProtocolError:
+            self._enter(State.CLOSED)
+            raise
+        return [] if event is None else [event]
+
+    def _receive_any(self, data: bytes) -> list[WorkerEvent]:
         if self._state is State.CLOSED:
             raise LocalProtocolError("connection is closed, nothing can be received")
         if not data:
@@ -232,11 +243,15 @@ class WorkerConnection:
 
         Raises UnencodableValue, or LocalProtocolError with code `payload_too_large`; the call is open still.
         """
-        self._may_answer(id, SUCCESS)
-        prepared = self.codec.prepare(value)
-        raw = self._bounded(self.codec.encode_prepared(Success(id, True, prepared, output), prepared, value), SUCCESS)
+        if id not in self._open or not self._hears:
+            self._may_answer(id, SUCCESS)
+        codec = self.codec
+        prepared = codec.prepare(value)
+        payload = codec.encode_prepared(Success(id, True, prepared, output), prepared, value)
+        if len(payload) > self.response_limit:
+            self._refuse_size(payload, SUCCESS)
         del self._open[id]
-        return raw
+        return header(len(payload)) + payload
 
     def part(self, id: int, value: object) -> bytes:
         """One frame with a part of stream `id`. Raises as `success` does, and when `window(id)` is 0."""
@@ -272,8 +287,6 @@ class WorkerConnection:
         return self._closing(id, failure)
 
     def _may_answer(self, id: int, kind: str) -> None:
-        if kind is SUCCESS and self._hears and id in self._open:
-            return
         call = call_kind(self._open.get(id))
         if kind not in CALL[call] or self._state is not State.OPEN:
             raise LocalProtocolError(f"connection is {self._state.value} and call {id} is {call}, {kind} cannot be sent")
@@ -294,10 +307,13 @@ class WorkerConnection:
 
     def _bounded(self, payload: bytes, kind: str) -> bytes:
         if len(payload) > self.response_limit:
-            raise LocalProtocolError(
-                f"{kind} is {len(payload)} bytes, limit is {self.response_limit}", code="payload_too_large"
-            )
+            self._refuse_size(payload, kind)
         return frame(payload)
+
+    def _refuse_size(self, payload: bytes, kind: str) -> NoReturn:
+        raise LocalProtocolError(
+            f"{kind} is {len(payload)} bytes, limit is {self.response_limit}", code="payload_too_large"
+        )
 
 
 def refusal(id: int | None, text: str) -> BadRequest:

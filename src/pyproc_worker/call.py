@@ -18,6 +18,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from msgspec import Raw
 
@@ -28,20 +30,20 @@ class Cancelled(Exception):
     """The caller gave up: it cancelled, hung up, or its deadline has passed."""
 
 
-class Call:
-    """What a function may know of its call. `cancelled` turns True once and stays so."""
+class Call(Struct, eq=False):
+    """What a function may know of its call. `cancelled` turns True once and stays so.
 
-    __slots__ = ("_request", "_timeout", "_since", "_look", "cancelled", "event", "notify")
+    A Struct, as one is made for each call and C fills it. `since` is the time.monotonic() of its begin, `look` takes in
+    what has arrived, `notify` is called from any thread when the caller gave up or granted credit.
+    """
 
-    def __init__(self, request: LinkRequest, timeout: float | None, look: Callable[[], None]) -> None:
-        self._request = request
-        self._timeout = timeout
-        self._since = monotonic()
-        self._look = look
-        self.cancelled = False
-        self.event: threading.Event | None = None
-        self.notify: Callable[[], None] | None = None
-        """Called from any thread when the caller gave up or granted credit."""
+    _request: LinkRequest
+    _timeout: float | None
+    _look: Callable[[], None]
+    _since: float
+    cancelled: bool = False
+    event: threading.Event | None = None
+    notify: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<call {self.id} of {self.method}>"

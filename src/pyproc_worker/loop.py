@@ -96,21 +96,20 @@ class _Server:
 
     def run(self) -> None:
         """Answer calls until the end of the channel."""
-        sock, connection, early, answer = self._sock, self._connection, self._early, self._answer
+        receive, read, send = self._connection.receive, self._sock.recv, self._sock.sendall
+        early, answer = self._early, self._answer
         with self._lock:
-            while True:
-                while early and not self._ended:
-                    event = early.popleft()
-                    sock.sendall(self._refuse(event) if isinstance(event, BadRequest) else answer(event))
-                if self._breach is not None:
-                    raise self._breach
-                if self._ended:
-                    return
-                events = connection.receive(sock.recv(RECV_BYTES))
+            while not self._ended:
+                events = receive(read(RECV_BYTES))
                 if len(events) == 1 and type(events[0]) is Called:
-                    sock.sendall(answer(events[0]))
+                    send(answer(events[0]))
                 else:
                     self._take_in(events)
+                while early and not self._ended:
+                    event = early.popleft()
+                    send(self._refuse(event) if isinstance(event, BadRequest) else answer(event))
+            if self._breach is not None:
+                raise self._breach
 
     def _receive(self, data: bytes) -> None:
         """Take in what arrives while a function runs, which must not see the supervisor's breaches. The lock is held."""
@@ -126,10 +125,10 @@ class _Server:
         function = registry.lookup(request.method)
         if function is None:
             return self._unknown(request)
-        if request.deadline_ms == 0 or request.id in self._withdrawn:
+        if request.deadline_ms == 0 or (self._withdrawn and request.id in self._withdrawn):
             return self._not_begun(request)
         registry.handled += 1
-        calls.present = self._call = call = Call(request, function.timeout, self._look)
+        calls.present = self._call = call = Call(request, function.timeout, self._look, monotonic())
         try:
             try:
                 value = connection.value(request.body)

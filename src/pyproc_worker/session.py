@@ -168,7 +168,7 @@ class Session:
     def open(self, request: LinkRequest, timeout: float | None) -> Call:
         """The call of a request that is going to be answered."""
         with self._lock:
-            call = self._calls[request.id] = Call(request, timeout, _nothing_to_look_for)
+            call = self._calls[request.id] = Call(request, timeout, _nothing_to_look_for, monotonic())
             return call
 
     def succeed(self, call: Call, value: Any) -> None:
