@@ -125,25 +125,27 @@ class CallerConnection:
         large, an id that is open or no 64-bit integer, and before the worker is ready. Nothing is open then
         that was not before.
         """
-        if not self._may_ask:
-            self._refuse_to_send(REQUEST)
-        if id in self._open or not 0 <= id <= ID_MAX:
-            raise LocalProtocolError(f"call id {id} is open already or outside 0 to 2^64-1")
-        if deadline_ms is not None and not 0 <= deadline_ms <= DEADLINE_MS_MAX:
+        open, codec = self._open, self.codec
+        if id in open or id > ID_MAX or id < 0 or not self._may_ask:
+            self._refuse_request(id)
+        if deadline_ms is not None and (deadline_ms < 0 or deadline_ms > DEADLINE_MS_MAX):
             raise LocalProtocolError(f"deadline is {deadline_ms} ms, possible are 0 to {DEADLINE_MS_MAX}")
-        codec = self.codec
-        prepared: Any = codec.prepare(body) if type(body) is not Raw else body or MISSING
-        message = Asking(id, method, prepared, deadline_ms, stream, tenant, principal)
-        payload = codec.encode_prepared(message, prepared, body)
+        prepared: Any = (body or MISSING) if type(body) is Raw else codec.prepare(body)
+        asking = Asking(id, method, prepared, deadline_ms, stream, tenant, principal)
+        payload = codec.encode_prepared(asking, prepared, body)
         size = len(payload)
         if size > self.request_limit:
             raise LocalProtocolError(f"request is {size} bytes, limit is {self.request_limit}", code="payload_too_large")
+        open[id] = NO_STREAM
         if stream:
-            self._open[id] = PARTS_AHEAD
+            open[id] = PARTS_AHEAD
             self._streams += 1
-        else:
-            self._open[id] = NO_STREAM
         return header(size) + payload
+
+    def _refuse_request(self, id: int) -> NoReturn:
+        if not self._may_ask:
+            self._refuse_to_send(REQUEST)
+        raise LocalProtocolError(f"call id {id} is open already or outside 0 to 2^64-1")
 
     def cancel(self, id: int, reason: str = "") -> bytes:
         """One frame that gives up on an open call; the call stays open until its answer. The reason is cut
@@ -168,22 +170,27 @@ class CallerConnection:
     def _refuse_to_send(self, kind: str) -> NoReturn:
         raise LocalProtocolError(f"connection is {self._state.value}, a {kind} cannot be sent")
 
+    def sole_success(self, data: bytes) -> Succeeded | None:
+        """The event, if `data` is exactly the success of a plain call and no stream is open: nearly every chunk is. Else None,
+        and nothing was taken in; `receive` says what it is."""
+        payload = self._reader.sole(data)
+        if payload is None or self._streams or not self._may_ask:
+            return None
+        try:
+            success: Succeeded = self._decode_success(payload)
+        except DECODE_FAILURES:
+            return None
+        return success if success.ok and self._open.pop(success.id, None) is not None else None
+
     def receive(self, data: bytes) -> list[CallerEvent]:
         """What `data` completes; `b""` says that the peer has ended.
 
         Raises RemoteProtocolError for any breach: the connection is closed then, `before` holds the events
         before it.
         """
-        payload = self._reader.sole(data) if self._may_ask else None
-        if payload is None:
-            return self._receive_any(data)
-        try:
-            return [self._event(payload)]
-        except RemoteProtocolError:
-            self._enter(State.CLOSED)
-            raise
-
-    def _receive_any(self, data: bytes) -> list[CallerEvent]:
+        success = self.sole_success(data)
+        if success is not None:
+            return [success]
         if self._state is _CLOSED:
             raise LocalProtocolError("connection is closed, nothing can be received")
         if not data:
@@ -207,14 +214,6 @@ class CallerConnection:
         return events
 
     def _event(self, payload: bytes | bytearray) -> CallerEvent:
-        if not self._streams:
-            try:
-                success: Succeeded = self._decode_success(payload)
-                if success.ok and self._open.get(success.id) == NO_STREAM:
-                    del self._open[success.id]
-                    return success
-            except DECODE_FAILURES:
-                pass  # it is something else, or nothing: told below
         try:
             answer: Answer = self._decode(payload)
         except DECODE_FAILURES as error:

@@ -28,6 +28,9 @@ from pyproc_wire.values import SCALARS, Walk, blame
 _SHORTEST_BREACH: Final = {"msgpack": MAX_DEPTH, "json": 19}
 """Per codec, bytes: a shorter payload is neither too deep nor, in JSON, holds an integer out of range."""
 
+_MANY_BYTES: Final = 2 * MAX_KEYS
+"""Bytes: a shorter payload cannot hold more than MAX_KEYS keys with their values."""
+
 Encoded = bytes | bytearray | memoryview | Raw
 
 _NOT_OPENING: Final[dict[str, bytes]] = {
@@ -94,7 +97,7 @@ class Codec:
             raw = self._encode(message)
         except (OverflowError, UnicodeEncodeError) as error:
             raise blame(prepared, error) from error
-        if len(raw) > 2 * MAX_KEYS and max(count_keys(value), count_keys(prepared)) > MAX_KEYS:
+        if len(raw) > _MANY_BYTES and max(count_keys(value), count_keys(prepared)) > MAX_KEYS:
             raise UnencodableValue(f"value has more than {MAX_KEYS} keys", value)
         if self._is_json and json_values.may_hold_long_int(raw):
             self._check_ints(prepared)
@@ -129,19 +132,21 @@ class Codec:
 
         Raises RemoteProtocolError, and LocalProtocolError where a numpy value arrives and numpy is missing.
         """
+        size = len(raw)
         try:
-            if len(raw) > SHORT_BYTES and not self._is_json:
-                raw = bytes(raw)
+            if size < self._shortest_breach:
+                return self._decode_any(raw)
+            raw = bytes(raw)
+            if size > SHORT_BYTES and not self._is_json:
                 check_keys(raw)
             value = self._decode_any(raw)
         except DECODE_FAILURES as error:
             raise RemoteProtocolError(f"value is not valid {self.name}: {reason(error)}") from error
-        if len(raw) >= self._shortest_breach:
-            self._check_long(bytes(raw), value)
+        self._check_long(raw, value)
         return value
 
     def _check_long(self, raw: bytes, value: Any) -> None:
-        if len(raw) > 2 * MAX_KEYS or len(raw.translate(None, self._not_opening)) > MAX_DEPTH:
+        if len(raw) > _MANY_BYTES or len(raw.translate(None, self._not_opening)) > MAX_DEPTH:
             check_shape(value)
         if self._is_json and json_values.may_hold_long_int(raw):
             for number in _ints(value):

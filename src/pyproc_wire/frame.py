@@ -41,7 +41,7 @@ class FrameReader:
     `limit` is the longest payload in bytes. After a violation the reader refuses all further bytes.
     """
 
-    __slots__ = ("limit", "_kept", "_need", "_between", "_violation")
+    __slots__ = ("limit", "_kept", "_need", "_sole_limit", "_violation")
 
     def __init__(self, limit: int) -> None:
         if not 0 < limit <= FRAME_BYTES_MAX:
@@ -49,7 +49,7 @@ class FrameReader:
         self.limit = limit
         self._kept = bytearray()
         self._need = HEADER_BYTES
-        self._between = True  # nothing of a frame is kept and nothing was refused
+        self._sole_limit = limit  # of a frame that comes alone: 0 while another is under way, and after a violation
         self._violation: str | None = None
 
     @property
@@ -65,7 +65,7 @@ class FrameReader:
     def sole(self, data: bytes | bytearray) -> bytes | bytearray | None:
         """The payload, if no frame is under way and `data` is exactly one; else None, and nothing is taken in."""
         size = len(data) - HEADER_BYTES
-        if self._between and 0 < size <= self.limit and _length_of(data)[0] == size:
+        if 0 < size <= self._sole_limit and _length_of(data)[0] == size:
             return data[HEADER_BYTES:]
         return None
 
@@ -81,7 +81,7 @@ class FrameReader:
         try:
             return self._cut(data)
         finally:
-            self._between = not self._kept and self._violation is None
+            self._sole_limit = 0 if self._kept or self._violation is not None else self.limit
 
     def _cut(self, data: bytes | bytearray) -> list[bytes | bytearray]:
         payloads: list[bytes | bytearray] = []

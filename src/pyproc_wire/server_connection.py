@@ -46,6 +46,9 @@ class ServerConnection(WorkerConnection):
         self._chosen = False
         self._enter(State.OPEN)
 
+    def sole_request(self, data: bytes) -> None:
+        """None: what a client sends is looked at more closely, by `receive`."""
+
     def _event(self, payload: bytes | bytearray) -> WorkerEvent | None:
         if not self._chosen:
             self._choose(payload[0])

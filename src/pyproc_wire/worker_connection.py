@@ -99,22 +99,27 @@ class WorkerConnection:
 
     # What arrives.
 
+    def sole_request(self, data: bytes) -> LinkRequest | None:
+        """The event, if `data` is exactly one request: nearly every chunk is. Else None, and nothing was taken in; `receive`
+        says what it is."""
+        payload = self._reader.sole(data)
+        if payload is None or not self._hears:
+            return None
+        try:
+            request: LinkRequest = self._decode(payload)
+        except DECODE_FAILURES:
+            return None
+        id, open = request.id, self._open
+        if id in open or id > ID_MAX:
+            return None
+        open[id] = PARTS_AHEAD if request.stream else NO_STREAM
+        return request
+
     def receive(self, data: bytes) -> list[WorkerEvent]:
         """What `data` completes; `b""` says that the peer has ended.
 
         Raises RemoteProtocolError if the connection is over; its `before` holds the events before the breach.
         """
-        payload = self._reader.sole(data) if self._hears else None
-        if payload is None:
-            return self._receive_any(data)
-        try:
-            event = self._event(payload)
-        except RemoteProtocolError:
-            self._enter(State.CLOSED)
-            raise
-        return [] if event is None else [event]
-
-    def _receive_any(self, data: bytes) -> list[WorkerEvent]:
         if self._state is State.CLOSED:
             raise LocalProtocolError("connection is closed, nothing can be received")
         if not data:

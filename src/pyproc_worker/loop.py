@@ -96,15 +96,19 @@ class _Server:
 
     def run(self) -> None:
         """Answer calls until the end of the channel."""
-        receive, read, send = self._connection.receive, self._sock.recv, self._sock.sendall
+        sole_request, receive = self._connection.sole_request, self._connection.receive
+        read, send = self._sock.recv, self._sock.sendall
         early, answer = self._early, self._answer
         with self._lock:
             while not self._ended:
-                events = receive(read(RECV_BYTES))
-                if len(events) == 1 and type(events[0]) is Called:
-                    send(answer(events[0]))
+                data = read(RECV_BYTES)
+                request = sole_request(data)
+                if request is not None:
+                    send(answer(request))
+                    if not early:
+                        continue
                 else:
-                    self._take_in(events)
+                    self._take_in(receive(data))
                 while early and not self._ended:
                     event = early.popleft()
                     send(self._refuse(event) if isinstance(event, BadRequest) else answer(event))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
 from collections.abc import AsyncGenerator
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from pyproc.pool.core import Core, Waiter
+from pyproc.pool.checkout import Waiter
+from pyproc.pool.core import Core
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -43,9 +44,13 @@ class AsyncPool:
     async def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        deadline = core.deadline(method, timeout)
-        worker = core.take() or await self._wait(method, deadline)
-        frame = core.begin(worker, method, body, deadline)
+        seconds = core.seconds(method, timeout)
+        deadline = monotonic() + seconds
+        worker = core.checkout.take()
+        if worker is None:
+            worker = await self._wait(method, deadline)
+            seconds = max(0.0, deadline - monotonic())
+        frame = core.begin(worker, method, body, deadline, seconds)
         try:
             await self._send(worker.sock, frame)
             while True:
@@ -64,9 +69,13 @@ class AsyncPool:
                      timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
         """The parts of a generator as they come; closing it cancels the call."""
         core = self._core
-        deadline = core.deadline(method, timeout)
-        worker = core.take() or await self._wait(method, deadline)
-        frame = core.begin(worker, method, body, deadline, stream=True)
+        seconds = core.seconds(method, timeout)
+        deadline = monotonic() + seconds
+        worker = core.checkout.take()
+        if worker is None:
+            worker = await self._wait(method, deadline)
+            seconds = max(0.0, deadline - monotonic())
+        frame = core.begin(worker, method, body, deadline, seconds, stream=True)
         id, taken, over = worker.call_id, 0, False
         try:
             await self._send(worker.sock, frame)
@@ -102,18 +111,18 @@ class AsyncPool:
             loop.call_soon_threadsafe(woken.set)
 
         waiter = Waiter(wake)
-        core.enqueue(waiter)
+        core.checkout.enqueue(waiter)
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            async with asyncio.timeout(max(0.0, deadline - monotonic())):
                 await woken.wait()
         except TimeoutError:
             pass
         except BaseException:
-            given = core.leave(waiter)
+            given = core.checkout.leave(waiter)
             if given is not None:
                 core.give_back(given)
             raise
-        worker = waiter.worker or core.leave(waiter)
+        worker = waiter.worker or core.checkout.leave(waiter)
         if worker is None:
             raise core.late_in_queue(method)
         return worker

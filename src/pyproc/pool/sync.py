@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from pyproc.pool.core import Core, Waiter
+from pyproc.pool.checkout import Waiter
+from pyproc.pool.core import Core
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -34,38 +35,49 @@ class Pool:
     def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        deadline = core.deadline(method, timeout)
-        worker = core.take() or self._wait(method, deadline)
-        frame = core.begin(worker, method, body, deadline)
+        seconds = core.seconds(method, timeout)
+        deadline = monotonic() + seconds
+        worker = core.checkout.take()
+        if worker is None:
+            worker = self._wait(method, deadline)
+            seconds = max(0.0, deadline - monotonic())
+        frame = core.begin(worker, method, body, deadline, seconds)
         try:
-            sock, receive = worker.sock, worker.connection.receive
+            sock = worker.sock
             sock.sendall(frame)
-            while True:
-                for event in receive(sock.recv(RECV_BYTES)):
-                    if type(event) is Succeeded or type(event) is Failed:
-                        return core.finish(worker, event)
-                    if type(event) is not Part:
-                        raise core.lost(worker)
+            data = sock.recv(RECV_BYTES)
+            success = worker.connection.sole_success(data)
+            return core.succeed(worker, success) if success is not None else self._answer(worker, data)
         except (OSError, RemoteProtocolError) as error:
             raise core.lost(worker, error) from error
         except (KeyboardInterrupt, SystemExit):
             core.abandoned(worker)
             raise
 
+    def _answer(self, worker: Worker, data: bytes) -> Any:
+        """The call's result, from a chunk that is not simply a success."""
+        while True:
+            for event in worker.connection.receive(data):
+                if isinstance(event, Succeeded | Failed):
+                    return self._core.finish(worker, event)
+                if not isinstance(event, Part):
+                    raise self._core.lost(worker)
+            data = worker.sock.recv(RECV_BYTES)
+
     def _wait(self, method: str, deadline: float) -> Worker:
         core = self._core
         gate = threading.Lock()
         gate.acquire()
         waiter = Waiter(gate.release)
-        core.enqueue(waiter)
+        core.checkout.enqueue(waiter)
         try:
-            gate.acquire(timeout=max(0.0, deadline - time.monotonic()))
+            gate.acquire(timeout=max(0.0, deadline - monotonic()))
         except BaseException:
-            given = core.leave(waiter)
+            given = core.checkout.leave(waiter)
             if given is not None:
                 core.give_back(given)
             raise
-        worker = waiter.worker or core.leave(waiter)
+        worker = waiter.worker or core.checkout.leave(waiter)
         if worker is None:
             raise core.late_in_queue(method)
         return worker
@@ -73,9 +85,13 @@ class Pool:
     def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
         """The parts of a generator as they come; closing the iterator cancels the call."""
         core = self._core
-        deadline = core.deadline(method, timeout)
-        worker = core.take() or self._wait(method, deadline)
-        frame = core.begin(worker, method, body, deadline, stream=True)
+        seconds = core.seconds(method, timeout)
+        deadline = monotonic() + seconds
+        worker = core.checkout.take()
+        if worker is None:
+            worker = self._wait(method, deadline)
+            seconds = max(0.0, deadline - monotonic())
+        frame = core.begin(worker, method, body, deadline, seconds, stream=True)
         id, taken, over = worker.call_id, 0, False
         try:
             worker.sock.sendall(frame)
@@ -107,13 +123,13 @@ class Pool:
         """The call in another thread, as a concurrent.futures.Future."""
         with self._submitting:
             if self._executor is None:
-                self._executor = ThreadPoolExecutor(self._core.supervisor.spec.workers, "pyproc-submit")
+                self._executor = ThreadPoolExecutor(self._core.options.spec.workers, "pyproc-submit")
         return self._executor.submit(self.call, method, body, timeout=timeout)
 
     def map(self, method: str, bodies: Iterable[Any], *, timeout: float | str | None = None) -> Iterator[Any]:
         """The results in order; twice as many calls as workers are in flight. The first error is raised in its place."""
         window: deque[Future[Any]] = deque()
-        bound = 2 * self._core.supervisor.spec.workers
+        bound = 2 * self._core.options.spec.workers
         try:
             for body in bodies:
                 window.append(self.submit(method, body, timeout=timeout))

@@ -1,0 +1,108 @@
+"""Lends idle workers, first come first served, and nobody waits under a lock.
+
+An idle worker is taken without a lock (deque.pop is atomic) unless somebody is queued; a worker that comes back goes to the
+first in the queue. Both sides append first and look then, which excludes a lost wake-up: whoever comes second sees what the
+first one appended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from pyproc.errors import ResourceExhausted
+from pyproc.supervisor.state import Worker
+
+RETRY_SECONDS = 0.05  # told to a caller whom a full queue refused
+
+
+class Waiter:
+    """One queued call: `wake` is called once, from whatever thread gives a worker back; `worker` is None if the pool ended."""
+
+    __slots__ = ("wake", "worker")
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+        self.worker: Worker | None = None
+
+
+class Checkout:
+    """The idle workers of a pool, and the calls that wait for one: at most `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._idle: deque[Worker] = deque()
+        self._waiters: deque[Waiter] = deque()
+        self._lock = threading.Lock()
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait."""
+        return len(self._waiters)
+
+    def take(self) -> Worker | None:
+        """An idle worker, or None when the call has to queue."""
+        while not self._waiters:
+            try:
+                worker = self._idle.pop()
+            except IndexError:
+                return None
+            if worker.doomed is None:
+                return worker
+        return None
+
+    def give(self, worker: Worker) -> None:
+        """`worker` is idle."""
+        self._idle.append(worker)
+        if self._waiters:
+            self._match()
+
+    def withdraw(self, worker: Worker) -> None:
+        """`worker` ended; if somebody is using it, its channel tells them."""
+        try:
+            self._idle.remove(worker)
+        except ValueError:
+            return
+
+    def enqueue(self, waiter: Waiter) -> None:
+        """Join the queue. Raises ResourceExhausted when it is full."""
+        if len(self._waiters) >= self.limit:
+            raise ResourceExhausted(f"queue is full with {self.limit} calls; try again later or give the pool more workers",
+                                    bound="queue", retry_after=RETRY_SECONDS)
+        self._waiters.append(waiter)
+        if self._idle:
+            self._match()
+
+    def leave(self, waiter: Waiter) -> Worker | None:
+        """Leave the queue; a worker that was given meanwhile is returned."""
+        with self._lock:
+            try:
+                self._waiters.remove(waiter)
+            except ValueError:
+                return waiter.worker
+        return None
+
+    def dismiss(self) -> None:
+        """Nobody will be served: wake all who wait, with nothing."""
+        with self._lock:
+            waiting, self._waiters = self._waiters, deque()
+        for waiter in waiting:
+            waiter.wake()
+
+    def forget(self) -> None:
+        """After a fork, in the child: nobody here waits or is lent."""
+        self._idle.clear()
+        self._waiters.clear()
+
+    def _match(self) -> None:
+        woken = []
+        with self._lock:
+            while self._waiters and self._idle:
+                worker = self._idle.popleft()
+                if worker.doomed is None:
+                    waiter = self._waiters.popleft()
+                    waiter.worker = worker
+                    woken.append(waiter)
+        for waiter in woken:
+            waiter.wake()

@@ -1,0 +1,80 @@
+"""What a user may say of a pool, checked before anything is opened: each refusal names the option, the value and the remedy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pyproc.config.options import Limits, Sandbox
+from pyproc.config.units import parse_time
+from pyproc.errors import ConfigError, ProtectionUnavailable
+from pyproc.supervisor.spec import WorkerSpec
+
+SOURCE_BYTES = 16 << 20  # a script beyond this is not a script
+WORKERS_MAX, QUEUE_MAX, REQUESTS_MAX = 1024, 1 << 20, 1 << 40
+QUEUE_DEFAULT = 1000  # calls
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of the pool itself; `spec` is the supervisor's part. `timeout`: seconds; `queue`, `max_requests`: calls."""
+
+    name: str
+    isolation: str
+    timeout: float
+    queue: int
+    max_requests: int
+    spec: WorkerSpec
+
+
+def read(
+    script: str | os.PathLike[str], *, workers: int = 1, isolation: str = "worker", sandbox: Sandbox | None = None,
+    limits: Limits | None = None, timeout: str | float = 30.0, queue: int = QUEUE_DEFAULT, max_requests: int = 0,
+    env: Mapping[str, str] | None = None, python: str | None = None, preload: Sequence[str] = (), concurrency: int = 1,
+    prefetch: int = 1, zygote: bool = True, name: str = "pool",
+) -> Options:
+    """The options of contract section 3. Raises ConfigError, ProtectionUnavailable."""
+    if sys.platform != "linux":
+        raise ProtectionUnavailable(f"pools need Linux, this is {sys.platform}", layer="platform",
+                                    remedy="run the pool on Linux; Client works here")
+    _whole("workers", workers, 1, WORKERS_MAX)
+    _whole("queue", queue, 0, QUEUE_MAX)
+    _whole("max_requests", max_requests, 0, REQUESTS_MAX)
+    if isolation not in ("worker", "call"):
+        remedy = "tenants exist in the service only" if isolation == "tenant" else "write worker or call"
+        raise ConfigError(f"isolation is {isolation!r}; {remedy}")
+    for option, value in (("concurrency", concurrency), ("prefetch", prefetch)):
+        if value != 1:
+            raise ConfigError(f"{option} is {value!r}; this version serves one call at a time in a worker, write 1")
+    path = os.path.abspath(os.fspath(script))
+    spec = WorkerSpec(name=name, script=path, source=_source(path), workers=workers, sandbox=sandbox or Sandbox(),
+                      limits=limits or Limits(), environment=_environment(env), python=python, preload=tuple(preload),
+                      solo=not zygote)
+    return Options(name=name, isolation=isolation, timeout=parse_time("timeout", timeout), queue=queue,
+                   max_requests=1 if isolation == "call" else max_requests, spec=spec)
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{name} is {value!r}, possible are {low} to {high}")
+
+
+def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    environment = dict(env or {})
+    for key, text in environment.items():
+        if not isinstance(key, str) or not isinstance(text, str) or "=" in key or "\0" in key + text or not key:
+            raise ConfigError(f"env has {key!r}: {text!r}; names and values are text without NUL, names without '='")
+    return environment
+
+
+def _source(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(SOURCE_BYTES + 1)
+        if len(data) > SOURCE_BYTES:
+            raise ConfigError(f"script {path!r} is longer than 16 MiB; put data into files and list them in sandbox.read")
+        return data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"script {path!r} cannot be read: {error}; give the path of a Python file") from error
