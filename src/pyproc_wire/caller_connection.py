@@ -125,21 +125,23 @@ class CallerConnection:
         large, an id that is open or no 64-bit integer, and before the worker is ready. Nothing is open then
         that was not before.
         """
-        open, codec = self._open, self.codec
-        if id in open or id > ID_MAX or id < 0 or not self._may_ask:
+        if id in self._open or not self._may_ask or not 0 <= id <= ID_MAX:
             self._refuse_request(id)
-        if deadline_ms is not None and (deadline_ms < 0 or deadline_ms > DEADLINE_MS_MAX):
+        if deadline_ms is not None and not 0 <= deadline_ms <= DEADLINE_MS_MAX:
             raise LocalProtocolError(f"deadline is {deadline_ms} ms, possible are 0 to {DEADLINE_MS_MAX}")
-        prepared: Any = (body or MISSING) if type(body) is Raw else codec.prepare(body)
-        asking = Asking(id, method, prepared, deadline_ms, stream, tenant, principal)
-        payload = codec.encode_prepared(asking, prepared, body)
+        codec = self.codec
+        prepared: Any = codec.prepare(body) if type(body) is not Raw else body or MISSING
+        payload = codec.encode_prepared(
+            Asking(id, method, prepared, deadline_ms, stream, tenant, principal), prepared, body
+        )
         size = len(payload)
         if size > self.request_limit:
             raise LocalProtocolError(f"request is {size} bytes, limit is {self.request_limit}", code="payload_too_large")
-        open[id] = NO_STREAM
         if stream:
-            open[id] = PARTS_AHEAD
+            self._open[id] = PARTS_AHEAD
             self._streams += 1
+        else:
+            self._open[id] = NO_STREAM
         return header(size) + payload
 
     def _refuse_request(self, id: int) -> NoReturn:

@@ -88,7 +88,7 @@ class _Server:
         self._lock = threading.Lock()
         self._early: deque[LinkRequest | BadRequest] = deque()
         self._withdrawn: set[int] = set()  # ids in `_early` whose callers gave up
-        self._call: Call | None = None
+        self._value, self._success = connection.codec.decode_value, connection.success
         self._ended = False
         self._breach: RemoteProtocolError | None = None
         self._coroutines: streams.Coroutines | None = None
@@ -125,41 +125,43 @@ class _Server:
             self._end()
 
     def _answer(self, request: LinkRequest) -> bytes:
-        connection, registry = self._connection, self._registry
-        function = registry.lookup(request.method)
+        function = self._registry.lookup(request.method)
         if function is None:
             return self._unknown(request)
-        if request.deadline_ms == 0 or (self._withdrawn and request.id in self._withdrawn):
-            return self._not_begun(request)
-        registry.handled += 1
-        calls.present = self._call = call = Call(request, function.timeout, self._look, monotonic())
+        if request.deadline_ms == 0 or self._withdrawn:
+            refusal = self._not_begun(request)
+            if refusal is not None:
+                return refusal
+        self._registry.handled += 1
+        calls.present = call = Call(request, function.timeout, self._look, monotonic())
+        failure: Failure | None = None
+        lock = self._lock
         try:
-            try:
-                value = connection.value(request.body)
-                if function.check is not None:
-                    value = function.check(value)
-            except BaseException as error:  # noqa: BLE001 - the check of a type may be the script's own code
-                return self._fail(request.id, refused_body(error, function.public_errors))
-            failure: Failure | None = None
-            self._lock.release()
-            try:
-                result = self._watched(function, value, call) if function.wants_event else function.run(value)
-                if type(result) in UNFINISHED:
-                    result = self._finish(call, result)
-            except BaseException as error:  # noqa: BLE001 - whatever a function raises is the answer to its call
-                failure = classify(error, call=call, public_errors=function.public_errors)
-            finally:
-                self._lock.acquire()
-            if self._ended:
-                return b""
-            if failure is not None:
-                return self._fail(request.id, failure)
-            try:
-                return connection.success(request.id, result, self._tally.take() if self._tally.touched else 0)
-            except BaseException as error:  # noqa: BLE001 - a property of a result may be the script's own code
-                return self._fail(request.id, unsendable(error))
+            body = request.body
+            value = self._value(body) if body else None
+            if function.check is not None:
+                value = function.check(value)
+        except BaseException as error:  # noqa: BLE001 - the check of a type may be the script's own code
+            calls.present = None
+            return self._fail(request.id, refused_body(error, function.public_errors))
+        lock.release()
+        try:
+            result = self._watched(function, value, call) if function.wants_event else function.run(value)
+            if type(result) in UNFINISHED:
+                result = self._finish(call, result)
+        except BaseException as error:  # noqa: BLE001 - whatever a function raises is the answer to its call
+            failure = classify(error, call=call, public_errors=function.public_errors)
         finally:
-            calls.present = self._call = None
+            lock.acquire()
+            calls.present = None
+        if self._ended:
+            return b""
+        if failure is not None:
+            return self._fail(request.id, failure)
+        try:
+            return self._success(request.id, result, self._tally.take() if self._tally.touched else 0)
+        except BaseException as error:  # noqa: BLE001 - a property of a result may be the script's own code
+            return self._fail(request.id, unsendable(error))
 
     def _fail(self, id: int, failure: Failure) -> bytes:
         output = self._tally.take() if self._tally.touched else 0
@@ -179,11 +181,14 @@ class _Server:
         text = f"no function {printable(request.method)!r} is exposed"
         return self._fail(request.id, Failure("not_found", text, public=True))
 
-    def _not_begun(self, request: LinkRequest) -> bytes:
+    def _not_begun(self, request: LinkRequest) -> bytes | None:
+        """The answer to a call that is over before it begins, if it is."""
         if request.id in self._withdrawn:
             self._withdrawn.remove(request.id)
             return self._fail(request.id, Failure("cancelled", "call was cancelled", public=True))
-        return self._fail(request.id, Failure("deadline_exceeded", "deadline has passed", public=True))
+        if request.deadline_ms == 0:
+            return self._fail(request.id, Failure("deadline_exceeded", "deadline has passed", public=True))
+        return None
 
     def _refuse(self, bad: BadRequest) -> bytes:
         if bad.id is not None:
@@ -194,7 +199,7 @@ class _Server:
 
     def _take_in(self, events: list[WorkerEvent]) -> None:
         """Sort events: requests wait, the rest concerns the present call or one that waits. The lock is held."""
-        call = self._call
+        call = calls.present
         for event in events:
             if type(event) is Called or type(event) is BadRequest:
                 self._early.append(event)
@@ -213,15 +218,15 @@ class _Server:
         self._ended = True
         if self._loop is not None:
             self._loop.remove_reader(self._sock)
-        if self._call is not None:
-            self._call.give_up()
+        if calls.present is not None:
+            calls.present.give_up()
 
     def _look(self) -> None:
         """Take in what has arrived, without waiting. From any thread."""
         if self._ended or not self._lock.acquire(blocking=False):
             return  # the lock is held between calls: this thread's call is over
         try:
-            if self._call is not None and not self._ended:
+            if calls.present is not None and not self._ended:
                 self._receive(self._sock.recv(RECV_BYTES, MSG_DONTWAIT))
         except BlockingIOError:
             pass

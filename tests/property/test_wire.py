@@ -236,6 +236,39 @@ JSON_PAYLOADS = st.one_of(
 )
 
 
+def frames_of(raw: bytes) -> list[bytes]:
+    """The whole frames at the front of `raw`, then what is left."""
+    found, at = [], 0
+    while at + 4 <= len(raw):
+        end = at + 4 + int.from_bytes(raw[at : at + 4], "big")
+        if end > len(raw):
+            break
+        found.append(raw[at:end])
+        at = end
+    return [*found, raw[at:]] if at < len(raw) else found
+
+
+@pytest.mark.parametrize("expected", [expected for expected, _ in VECTORS], ids=lambda expected: expected.get("name", "vector"))
+@given(damage=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=2))
+@settings(max_examples=10)
+def test_the_short_way_sees_what_the_long_way_sees(expected: dict[str, Any], damage: list[tuple[int, int]]) -> None:
+    raw = bytearray(next(raw for other, raw in VECTORS if other is expected))
+    for at, byte in damage:
+        if at < len(raw):
+            raw[at] = byte
+    short, long = play.opened(expected), play.opened(expected)
+    for chunk in frames_of(bytes(raw)):
+        sole = short.sole_success(chunk) if isinstance(short, CallerConnection) else short.sole_request(chunk)
+        if sole is None:
+            seen = play.outcome(short, [chunk])
+        else:
+            seen = [play.described(sole)], None
+        assert seen == play.outcome(long, [chunk])
+        assert list(short.open_calls) == list(long.open_calls)
+        if seen[1] is not None:
+            break
+
+
 @given(st.lists(JSON_PAYLOADS, min_size=1, max_size=4))
 @settings(deadline=None)
 def test_any_client_gets_events_or_is_to_blame(payloads: list[bytes]) -> None:
