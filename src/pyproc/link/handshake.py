@@ -1,0 +1,52 @@
+"""What a worker may say when it introduces itself: exactly one `ready`, whose functions are described as the registry does.
+
+Hostile input: it comes from a process that has run the user's import. What is accepted here is shown to callers and decides
+how long their calls may take, so that each field has its type.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pyproc_wire.connection import CallerConnection, Ready
+from pyproc_wire.errors import WireError, printable
+
+FIELDS = {"input", "output", "stream", "timeout", "idempotent"}
+FUNCTIONS_MAX = 10_000
+NAME_CHARS = 128  # as the registry has it
+
+
+class Refused(Exception):
+    """What a worker said first is not a greeting."""
+
+
+def greet(connection: CallerConnection, data: bytes) -> dict[str, Any] | None:
+    """Name -> description, once the greeting is complete; None before. Raises Refused."""
+    try:
+        events = connection.receive(data)
+    except WireError as error:
+        raise Refused(f"its first message is not valid: {error}") from error
+    if not events:
+        return None
+    ready = events[0]
+    if not isinstance(ready, Ready):
+        raise Refused(f"it says {type(ready).__name__} and not ready")
+    return _checked(ready.functions)
+
+
+def _checked(functions: dict[str, Any]) -> dict[str, Any]:
+    if len(functions) > FUNCTIONS_MAX:
+        raise Refused(f"it exposes {len(functions)} functions, limit is {FUNCTIONS_MAX}")
+    for name, description in functions.items():
+        if not 0 < len(name) <= NAME_CHARS or not name.isprintable():
+            raise Refused(f"it exposes a function of the name {printable(name)!r}")
+        if not isinstance(description, dict) or description.keys() != FIELDS:
+            raise Refused(f"its description of {name!r} is not {', '.join(sorted(FIELDS))}")
+        if not (isinstance(description["stream"], bool) and isinstance(description["idempotent"], bool)
+                and isinstance(description["input"], dict) and isinstance(description["output"], dict)):
+            raise Refused(f"its description of {name!r} has a field of the wrong type")
+        timeout = description["timeout"]
+        if timeout is not None and not (type(timeout) in (int, float) and 0 < timeout < math.inf):
+            raise Refused(f"the timeout of {name!r} is not a number of seconds above 0")
+    return functions
