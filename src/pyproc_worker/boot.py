@@ -29,7 +29,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from pyproc_worker.jail import apply, libc, namespaces
+from pyproc_worker.jail import apply, libc, namespaces, worker
 
 CONTROL, LIFELINE = 3, 4
 FRAME_LIMIT = 64 << 20  # bytes; a plan holds the script's source and two filters
@@ -76,13 +76,14 @@ def _enter(plan: dict[str, Any], control: socket.socket) -> None:
         _keep(child, parents, null)
     for fd in (LIFELINE, null, *(fd for fd, _ in parents)):
         os.close(fd)
+    confinement = None if plan["solo"] else worker.Confinement(plan["worker"])
     try:
         listener = apply.apply(plan)
     except apply.LayerFailed as error:
         _fail(error.layer, error.cause_text)
     from pyproc_worker import zygote
 
-    zygote.run(plan, listener, control)
+    zygote.run(plan, listener, control, confinement)
     os._exit(0)
 
 

@@ -87,6 +87,11 @@ class Group:
         """True if `pid` is in every one of the folders: to be asked after `add`, as evidence."""
         return all(pid in _members(path) for path in self.paths())
 
+    def places(self) -> dict[str, str]:
+        """Controller ("" for version 2) -> how the path of this group ends in /proc/PID/cgroup of each member."""
+        return {"" if unified(folder) else name: "/" + "/".join(folder.split("/")[-2:])
+                for name, folder in self._folders.items()}
+
     def oom_kills(self) -> int:
         """How many processes of this group the kernel ended for want of memory."""
         folder = self._folders["memory"]

@@ -17,7 +17,8 @@ import select
 import socket
 from collections.abc import Callable
 
-NUMBERS = {"pidfd_send_signal": 424, "pidfd_open": 434, "pidfd_getfd": 438}  # Linux 5.1, 5.3, 5.6
+NUMBERS = {"pidfd_send_signal": 424, "pidfd_open": 434, "pidfd_getfd": 438,  # Linux 5.1, 5.3, 5.6
+           "landlock_create_ruleset": 444}  # Linux 5.13
 
 
 @functools.cache
@@ -27,9 +28,9 @@ def _syscall() -> Callable[..., int]:
     return call
 
 
-def by_number(name: str, *arguments: int | None) -> int:
-    """Issue system call `name` of NUMBERS; None is a null pointer. Raises OSError naming the call."""
-    result = int(_syscall()(ctypes.c_long(NUMBERS[name]), *(a if a is None else ctypes.c_long(a) for a in arguments)))
+def by_number(name: str, *arguments: int | bytes | None) -> int:
+    """Issue system call `name` of NUMBERS; bytes are passed as a pointer, None is a null one. Raises OSError naming the call."""
+    result = int(_syscall()(ctypes.c_long(NUMBERS[name]), *(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
@@ -81,6 +82,10 @@ class Kernel:
     def pidfd_getfd(self, pidfd: int, fd: int) -> int:
         """pidfd_getfd(2); the copy is close-on-exec."""
         return by_number("pidfd_getfd", pidfd, fd, 0)
+
+    def landlock_create_ruleset(self, attributes: bytes) -> int:
+        """landlock_create_ruleset(2); the descriptor is close-on-exec."""
+        return by_number("landlock_create_ruleset", attributes, len(attributes), 0)
 
     def setsockopt(self, channel: socket.socket, option: int, value: int) -> None:
         """setsockopt(2) at SOL_SOCKET."""

@@ -14,6 +14,9 @@ from typing import NamedTuple
 from pyproc.host import libc
 
 KINDS = ("user", "pid", "net", "ipc", "uts", "cgroup", "mnt")
+CAPABILITY_FIELDS = (b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb")
+STATUS_FIELDS = (b"Uid", b"Gid", b"Groups", *CAPABILITY_FIELDS, b"NoNewPrivs", b"Seccomp", b"Seccomp_filters", b"Threads",
+                 b"PPid", b"NStgid", b"State", b"NSpid", b"Tgid")
 CHUNK = 8192  # bytes of one read; status is about 1.5 KB
 RLIM_INFINITY = -1  # as in the resource module
 LIMIT_NAMES = {
@@ -57,6 +60,14 @@ class Status(NamedTuple):
     tgid: int = 0
 
 
+class Caller(NamedTuple):
+    """The process of a thread: its `pid`, its `parent`, and its pid in the innermost namespace."""
+
+    pid: int
+    parent: int
+    inner_pid: int
+
+
 class Stat(NamedTuple):
     """Fields of /proc/PID/stat. `start`: clock ticks since boot; `exit_code`: a wait status, 0 without ptrace access."""
 
@@ -69,13 +80,16 @@ class Stat(NamedTuple):
     exit_code: int
 
 
-def read(path: str) -> bytes:
-    """A whole file of /proc. Raises GoneError, Unreadable or another OSError."""
+def read(path: str, *, one_record: bool = False) -> bytes:
+    """A whole file of /proc. Raises GoneError, Unreadable or another OSError.
+
+    `one_record`: the kernel makes this file as one record, of which a read that is not filled is the end.
+    """
     try:
         fd = libc.kernel.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             text = chunk = libc.kernel.read(fd, CHUNK)
-            while chunk:
+            while chunk and not (one_record and len(chunk) < CHUNK):
                 chunk = libc.kernel.read(fd, CHUNK)
                 text += chunk
         finally:
@@ -87,23 +101,40 @@ def read(path: str) -> bytes:
 
 def status(pid: int) -> Status:
     """The status of a process or thread. Raises GoneError, Unreadable."""
-    path = f"/proc/{pid}/status"
-    fields: dict[bytes, bytes] = dict(line.split(b":", 1) for line in read(path).splitlines() if b":" in line)
+    text = read(f"/proc/{pid}/status", one_record=True)
+    found = {name: _field(text, name).split() for name in STATUS_FIELDS}
 
     def numbers(name: bytes) -> tuple[int, ...]:
-        return tuple(map(int, fields.get(name, b"").split()))
+        return tuple(map(int, found[name]))
 
-    capabilities = tuple(int(fields[name], 16) for name in (b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb"))
-    return Status(numbers(b"Uid"), numbers(b"Gid"), frozenset(numbers(b"Groups")), capabilities,
-                  int(fields.get(b"NoNewPrivs", 0)), int(fields.get(b"Seccomp", 0)),
-                  int(fields.get(b"Seccomp_filters", 0)), int(fields[b"Threads"]), int(fields[b"PPid"]),
-                  (numbers(b"NStgid") or (pid,))[-1], fields[b"State"].split()[0].decode("ascii"),
-                  numbers(b"NSpid") or (pid,), int(fields[b"Tgid"]))
+    def number(name: bytes) -> int:
+        return int(found[name][0]) if found[name] else 0
+
+    capabilities = tuple(int(found[name][0], 16) for name in CAPABILITY_FIELDS)
+    return Status(numbers(b"Uid"), numbers(b"Gid"), frozenset(numbers(b"Groups")), capabilities, number(b"NoNewPrivs"),
+                  number(b"Seccomp"), number(b"Seccomp_filters"), int(found[b"Threads"][0]), int(found[b"PPid"][0]),
+                  (numbers(b"NStgid") or (pid,))[-1], found[b"State"][0].decode("ascii"), numbers(b"NSpid") or (pid,),
+                  int(found[b"Tgid"][0]))
+
+
+def caller(pid: int) -> Caller:
+    """Whose thread `pid` is. Raises GoneError, Unreadable."""
+    text = read(f"/proc/{pid}/status", one_record=True)
+    return Caller(int(_field(text, b"Tgid")), int(_field(text, b"PPid")), int((_field(text, b"NStgid").split() or [b"%d" % pid])[-1]))
+
+
+def cgroups(pid: int) -> dict[str, str]:
+    """Controller -> the group of that process in its hierarchy, "" for version 2. Raises GoneError, Unreadable."""
+    found: dict[str, str] = {}
+    for line in read(f"/proc/{pid}/cgroup", one_record=True).decode(errors="surrogateescape").splitlines():
+        _, names, path = line.split(":", 2)
+        found.update(dict.fromkeys(names.split(","), path))
+    return found
 
 
 def stat(pid: int) -> Stat:
     """The state, the family and the start time of a process. Raises GoneError, Unreadable."""
-    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()  # from the third field of proc(5), the state, on
+    fields = read(f"/proc/{pid}/stat", one_record=True).rpartition(b")")[2].split()  # from the third field of proc(5), the state, on
     return Stat(fields[0].decode("ascii"), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[17]),
                 int(fields[19]), int(fields[49]))
 
@@ -167,6 +198,16 @@ def _children_by_search(pid: int) -> list[int]:
             except GoneError:
                 continue
     return sorted(found)
+
+
+def _field(text: bytes, name: bytes) -> bytes:
+    """What a line of status says of `name`, b"" where this kernel has no such line. The kernel escapes line breaks in the
+    name that a process gives itself, so a line begins only where the kernel began one."""
+    at = text.find(b"\n" + name + b":")
+    if at < 0:
+        return b""
+    at += len(name) + 2
+    return text[at : text.index(b"\n", at)]
 
 
 def _names(folder: str) -> list[str]:

@@ -6,6 +6,8 @@ MDWE cannot be read from outside; they are tried by the probe and applied before
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pyproc.host.procfs import Status
@@ -15,7 +17,8 @@ KIND_OF_LAYER = {"user_namespace": "user", "pid_namespace": "pid", "network_name
 
 
 class Expected(NamedTuple):
-    """`layers` in force; `uid`, `gid` on the host; `groups` at most; `filters`: how many at least and at most."""
+    """`layers` in force; `uid`, `gid` on the host; `groups` at most; `filters`: exactly how many; `places`: controller -> how
+    the path of its control group ends."""
 
     layers: frozenset[str]
     uid: int
@@ -27,9 +30,11 @@ class Expected(NamedTuple):
     descriptors: dict[int, str]
     own_namespaces: dict[str, str]
     zygote_namespaces: dict[str, str] | None
+    places: Mapping[str, str]
 
 
-def differences(expected: Expected, status: Status, namespaces: dict[str, str], descriptors: dict[int, str]) -> list[str]:
+def differences(expected: Expected, status: Status, namespaces: dict[str, str], descriptors: dict[int, str],
+                cgroups: Mapping[str, str] = MappingProxyType({})) -> list[str]:
     """Every property that is not as it must be, as text; an empty list is the permission to serve."""
     found: list[str] = []
 
@@ -64,4 +69,8 @@ def differences(expected: Expected, status: Status, namespaces: dict[str, str], 
                 found.append(f"{layer} is the zygote's, {namespaces[kind]}, and must be the worker's own")
     if "descriptors" in expected.layers:
         check("descriptors", descriptors, expected.descriptors)
+    for controller, place in expected.places.items():
+        path = cgroups.get(controller, "nowhere")
+        if not path.endswith(place):
+            found.append(f"control group of {controller or 'version 2'} is {path}, expected one that ends in {place}")
     return found

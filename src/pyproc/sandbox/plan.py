@@ -61,9 +61,11 @@ def layers(sandbox: Sandbox, granted: Mapping[str, str]) -> dict[str, LayerState
         decided[name] = LayerState(state, wanted, refusal)
         if state == "missing" and wanted == "require":
             _refuse(name, refusal)
-    walls = [decided[name] for name in FILESYSTEM_WALLS]
-    if all(wall.state == "missing" for wall in walls):
-        _refuse("landlock", "and mount_namespace is missing too: one file system wall is required")
+    states = {wall: decided[wall].state for wall in FILESYSTEM_WALLS}
+    missing = [wall for wall, state in states.items() if state == "missing"]
+    if missing and "enforced" not in states.values():
+        others = " and ".join(f"{wall} is {state} too" for wall, state in states.items() if wall != missing[-1])
+        _refuse(missing[-1], f"{decided[missing[-1]].detail}; {others}, and one file system wall is required")
     return decided
 
 

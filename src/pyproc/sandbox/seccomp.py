@@ -12,8 +12,6 @@ Rules and reasons:
   of ours calls so.
 * A constant answer needs no argument, and then the kernel caches it per call (5.11 and newer): hot calls
   should have no arguments.
-* cBPF jumps only forward and conditionally at most 255 instructions; a longer one goes by an unconditional
-  jump beside it.
 * The kernel sees arguments as 64 bits whatever the call declares. `width` 32 looks at the low half only,
   which is all that the kernel looks at for an int.
 * Rejected: a chain of compares as libseccomp writes it (78 steps to futex, here about 10).
@@ -22,112 +20,43 @@ Rules and reasons:
 from __future__ import annotations
 
 import errno
-import operator
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
-from pyproc.sandbox.profile import (
-    ACTION_MASK,
-    ALLOW,
+from pyproc.sandbox.assembly import (
+    AND,
+    ARCH_OFFSET,
+    ARGUMENTS_OFFSET,
+    INSTRUCTION,
+    JEQ,
+    JGE,
+    JGT,
+    JUMP,
+    LOAD,
+    NUMBER_OFFSET,
+    RETURN,
+    Assembly,
+)
+from pyproc.sandbox.rules import (
+    AUDIT_ARCH,
+    AUDIT_ARCH_I386,
     ERRNO,
     KILL_PROCESS,
-    KILL_THREAD,
-    LOG,
-    NOTIFY,
-    TRACE,
-    TRAP,
     U32,
-    U64,
+    X32_BIT,
     Condition,
     Profile,
-    ProfileError,
     Rule,
     syscall_table,
 )
+from pyproc.sandbox.simulate import simulate, spelled
 
-AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h: both are 64 bit and little endian
-AUDIT_ARCH_I386 = 0x40000003
-X32_BIT = 0x40000000  # __X32_SYSCALL_BIT of x86_64
-INSTRUCTIONS_MAX = 4096  # BPF_MAXINSNS: the kernel refuses a longer program
-JUMP_MAX = 255  # jt and jf are one byte
-_NR, _ARCH, _ARGS = 0, 4, 16  # offsets in struct seccomp_data
-
-# opcodes, linux/bpf_common.h
-LOAD, AND, JUMP, JEQ, JGT, JGE, JSET, RETURN = 0x20, 0x54, 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
-INSTRUCTION = struct.Struct("<HBBI")  # code, jt, jf, k
-
-
-class _Assembly:
-    """Instructions with named targets; None is the next instruction."""
-
-    def __init__(self) -> None:
-        self.code: list[str | tuple[int, int, str | None, str | None]] = []
-        self._labels = 0
-
-    def label(self) -> str:
-        self._labels += 1
-        return f"L{self._labels}"
-
-    def put(self, label: str) -> None:
-        self.code.append(label)
-
-    def add(self, op: int, k: int, yes: str | None = None, no: str | None = None) -> None:
-        self.code.append((op, k, yes, no))
-
-    def link(self) -> bytes:
-        far: set[int] = set()
-        while True:
-            place, size = self._places(far)
-            if size > INSTRUCTIONS_MAX:
-                raise ProfileError(
-                    f"filter has {size} instructions, limit is {INSTRUCTIONS_MAX}: use fewer argument rules"
-                )
-            over = self._too_far(place, far)
-            if not over - far:
-                return self._emit(place, far)
-            far |= over
-
-    def _places(self, far: set[int]) -> tuple[dict[str | int, int], int]:
-        place: dict[str | int, int] = {}
-        at = 0
-        for i, item in enumerate(self.code):
-            place[item if isinstance(item, str) else i] = at
-            at += 0 if isinstance(item, str) else 3 if i in far else 1
-        return place, at
-
-    def _too_far(self, place: dict[str | int, int], far: set[int]) -> set[int]:
-        over = set()
-        for i, item in enumerate(self.code):
-            if not isinstance(item, str) and i not in far and item[0] in (JEQ, JGT, JGE, JSET):
-                targets = [place[t] - place[i] - 1 for t in item[2:] if t is not None]
-                if min(targets, default=0) < 0:
-                    raise AssertionError("cBPF jumps only forward: a label was put before its jump")
-                if max(targets, default=0) > JUMP_MAX:
-                    over.add(i)
-        return over
-
-    def _emit(self, place: dict[str | int, int], far: set[int]) -> bytes:
-        out: list[bytes] = []
-        for i, item in enumerate(self.code):
-            if isinstance(item, str):
-                continue
-            op, k, yes, no = item
-            after = place[i] + (3 if i in far else 1)
-            to_yes, to_no = (0 if t is None else place[t] - after for t in (yes, no))
-            if i in far:
-                out += [INSTRUCTION.pack(op, 0, 1, k), INSTRUCTION.pack(JUMP, 0, 0, to_yes + 1)]
-                out += [INSTRUCTION.pack(JUMP, 0, 0, to_no)]
-            elif op == JUMP:
-                out.append(INSTRUCTION.pack(JUMP, 0, 0, to_yes))
-            else:
-                out.append(INSTRUCTION.pack(op, to_yes, to_no, k))
-        return b"".join(out)
+__all__ = ["AUDIT_ARCH", "AUDIT_ARCH_I386", "INSTRUCTION", "JEQ", "JUMP", "compile_profile", "simulate", "spelled"]
 
 
 def compile_profile(profile: Profile) -> bytes:
     """The program for `profile`: struct sock_filter[]. Raises ProfileError above INSTRUCTIONS_MAX."""
-    code, ends = _Assembly(), dict[int, str]()
+    code, ends = Assembly(), dict[int, str]()
 
     def end(action: int) -> str:
         return ends.setdefault(action, f"end {action:#x}")
@@ -150,9 +79,9 @@ def compile_profile(profile: Profile) -> bytes:
             runs.append((number, target))
     runs.append((top + 1, end(ERRNO | errno.ENOSYS)))
 
-    code.add(LOAD, _ARCH)
+    code.add(LOAD, ARCH_OFFSET)
     code.add(JEQ, AUDIT_ARCH[profile.machine], None, end(KILL_PROCESS))
-    code.add(LOAD, _NR)
+    code.add(LOAD, NUMBER_OFFSET)
     if profile.machine == "x86_64":
         code.add(JGE, X32_BIT, end(KILL_PROCESS))
     _search(code, runs)
@@ -166,7 +95,7 @@ def compile_profile(profile: Profile) -> bytes:
     return code.link()
 
 
-def _search(code: _Assembly, runs: Sequence[tuple[int, str]]) -> None:
+def _search(code: Assembly, runs: Sequence[tuple[int, str]]) -> None:
     """Binary search, a left half directly behind its node: every jump goes forward."""
     if len(runs) == 1:
         code.add(JUMP, 0, runs[0][1])
@@ -193,13 +122,13 @@ def _switch(rule: Rule) -> tuple[object, ...]:
     return (id(rule),)
 
 
-def _chain(code: _Assembly, rules: Sequence[Rule], default: int) -> None:
+def _chain(code: Assembly, rules: Sequence[Rule], default: int) -> None:
     for _, alike in groupby(rules, _switch):
         group = list(alike)
         following = code.label()
         if len(group) > 1:
             matched, first = code.label(), group[0].conditions[0]
-            code.add(LOAD, _ARGS + 8 * first.index)
+            code.add(LOAD, ARGUMENTS_OFFSET + 8 * first.index)
             if first.op == "SCMP_CMP_MASKED_EQ":
                 code.add(AND, first.value)
             for rule in group[:-1]:
@@ -218,9 +147,9 @@ def _datum(c: Condition) -> int:
     return c.value_two if c.op == "SCMP_CMP_MASKED_EQ" else c.value
 
 
-def _test(code: _Assembly, c: Condition, fail: str) -> None:
+def _test(code: Assembly, c: Condition, fail: str) -> None:
     """Fall through where the condition holds, else go to `fail`."""
-    low, high = _ARGS + 8 * c.index, _ARGS + 8 * c.index + 4
+    low, high = ARGUMENTS_OFFSET + 8 * c.index, ARGUMENTS_OFFSET + 8 * c.index + 4
     wide, (upper, lower), passed = c.width == 64, divmod(c.value, 2**32), code.label()
     match c.op.removeprefix("SCMP_CMP_"):
         case "MASKED_EQ":
@@ -249,57 +178,3 @@ def _test(code: _Assembly, c: Condition, fail: str) -> None:
             op, yes = {"GT": (JGT, True), "GE": (JGE, True), "LT": (JGE, False), "LE": (JGT, False)}[order]
             code.add(op, lower, *((None, fail) if yes else (fail, None)))
     code.put(passed)
-
-
-_COMPARE: dict[int, Callable[[int, int], int]] = {
-    JEQ: operator.eq,
-    JGT: operator.gt,
-    JGE: operator.ge,
-    JSET: operator.and_,
-}
-
-
-def simulate(program: bytes, nr: int, args: Sequence[int] = (), arch: int = AUDIT_ARCH["x86_64"]) -> int:
-    """What the kernel would answer: interprets `program` on one call; arguments that are not given are 0.
-
-    Raises ValueError for a program that the kernel would not accept.
-    """
-    six = [a & U64 for a in (*args, 0, 0, 0, 0, 0, 0)[:6]]
-    words = struct.unpack("<16I", struct.pack("<IIQ6Q", nr & U32, arch, 0, *six))
-    at = accumulator = 0
-    while 0 <= at < len(program) // INSTRUCTION.size:
-        op, yes, no, k = INSTRUCTION.unpack_from(program, at * INSTRUCTION.size)
-        at += 1
-        if op == LOAD and k % 4 == 0 and k < 64:
-            accumulator = words[k // 4]
-        elif op == AND:
-            accumulator &= k
-        elif op == JUMP:
-            at += k
-        elif op in _COMPARE:
-            at += yes if _COMPARE[op](accumulator, k) else no
-        elif op == RETURN:
-            return int(k)
-        else:
-            raise ValueError(
-                f"filter has opcode {op:#x} with {k:#x} at {at - 1}: not one that seccomp accepts here"
-            )
-    raise ValueError(f"filter ends without an answer at {at}")
-
-
-_WORDS = {
-    KILL_PROCESS: "end the process",
-    KILL_THREAD: "end the thread",
-    TRAP: "signal SIGSYS",
-    NOTIFY: "ask the supervisor",
-    TRACE: "ask the tracer",
-    LOG: "allow and log",
-    ALLOW: "allow",
-}
-
-
-def spelled(action: int) -> str:
-    """An answer in words: allow, refuse EPERM, ask the supervisor, end the process, ..."""
-    if action & ACTION_MASK == ERRNO:
-        return f"refuse {errno.errorcode.get(action & 0xFFFF, str(action & 0xFFFF))}"
-    return _WORDS[action & ACTION_MASK]

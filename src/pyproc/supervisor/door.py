@@ -1,12 +1,13 @@
 """Decides each call that waits at a zygote's seccomp listener. Pure: who asks, for what, in which phase, in; errno out.
 
     zygote       clone              only while a fork that we asked for is open, once
-    the child    setsid, unshare, landlock_*, seccomp      until its `ready` arrived
+    the child    setsid, unshare, landlock_restrict_self, seccomp      until its `ready` arrived
     anybody      tgkill             only to its own process
     all else     EPERM, counted; a process that keeps asking is ended (process_limit)
 
 Whatever a worker applies to itself after the user's import would be advisory; this is how the kernel lets a worker
-confine itself further while import-time code, and a worker that serves, are refused the same calls.
+confine itself further while import-time code, and a worker that serves, are refused the same calls. The ruleset that the
+child enters is lent by us: nobody inside makes or changes one.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import errno
 
 from pyproc.sandbox.derive import FORK_FLAGS
 
-CONFINING = frozenset({"setsid", "unshare", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self",
-                       "seccomp"})
+CONFINING = frozenset({"setsid", "unshare", "landlock_restrict_self", "seccomp"})
 REFUSALS_MAX = 64  # within one worker's life; an honest program asks once or twice and gives up
 
 
@@ -29,6 +29,11 @@ class Door:
         self.child: int | None = None
         self.child_expected = False
         self.refused: dict[int, int] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """A worker that we asked for is in the making."""
+        return self.fork_open or self.child_expected or self.child is not None
 
     def open_fork(self) -> None:
         """We are about to ask the zygote for one worker."""

@@ -1,17 +1,26 @@
-"""One live worker, as the supervisor and the pool see it. The pool writes `deadline` and `call_id`; nobody else does."""
+"""What lives: one worker as the supervisor and the pool see it, and the population of one pool.
+
+The pool writes `deadline`, `call_id`, `method` and `calls` of a worker; nobody else does. The population belongs to the
+supervision thread; other threads read copies of it.
+"""
 
 from __future__ import annotations
 
 import math
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyproc_wire.connection import CallerConnection
 
 if TYPE_CHECKING:
+    from pyproc.errors import PyprocError
     from pyproc.host.cgroup import Group
     from pyproc.supervisor.death import Death
+    from pyproc.supervisor.groups import Groups
+    from pyproc.supervisor.loop import Loop, Timer
+    from pyproc.supervisor.outfit import Outfit
+    from pyproc.supervisor.spec import WorkerSpec
     from pyproc.supervisor.tree import Tree
 
 READY_BYTES = 1 << 20  # the longest message in which a worker says what it exposes
@@ -19,22 +28,25 @@ ENVELOPE_BYTES = 1 << 17  # what stands around a body: ids, and the report of a 
 
 
 class Worker:
-    """`deadline`: time.monotonic() when the present call must be over, inf when idle; `doomed`: why we killed it."""
+    """`deadline`: time.monotonic() when the present call must be over, inf when idle; `doomed`: why we killed it; `joined`:
+    the process that entered the group; `late`: ends a start that takes too long."""
 
-    __slots__ = ("abandoned", "call_id", "calls", "connection", "deadline", "death", "doomed", "finished", "group", "inner",
-                 "method", "name", "outputs", "pid", "pidfd", "retiring", "sock", "spoken", "spoken_call", "tree", "uid")
+    __slots__ = ("abandoned", "call_id", "calls", "connection", "deadline", "death", "doomed", "finished", "group", "joined",
+                 "late", "links", "method", "name", "outputs", "pid", "pidfd", "sock", "spoken", "spoken_call", "tree", "uid")
 
-    def __init__(self, name: str, tree: Tree, sock: socket.socket, outputs: tuple[int, int],
-                 inner: tuple[str, str, str], response_limit: int, request_limit: int) -> None:
-        self.name = name
+    def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
+        self.name = outfit.name
         self.tree = tree
-        self.sock = sock
-        self.outputs = outputs
-        self.inner = inner
+        self.sock: socket.socket = outfit.channel
+        self.outputs: tuple[int, ...] = outfit.outputs
+        self.links = outfit.links
+        self.group: Group | None = None
         self.connection = CallerConnection(limit=max(response_limit, READY_BYTES) + ENVELOPE_BYTES, request_limit=request_limit)
         self.pid = 0
         self.pidfd = -1
         self.uid = -1
+        self.joined = 0
+        self.late: Timer | None = None
         self.deadline = math.inf
         self.call_id = 0
         self.method = ""
@@ -42,8 +54,28 @@ class Worker:
         self.spoken = 0
         self.spoken_call = 0
         self.doomed: str | None = None
-        self.retiring = False
         self.abandoned = 0
         self.death: Death | None = None
         self.finished = threading.Event()
-        self.group: Group | None = None
+
+
+class Population:
+    """`trees` live, those of `ending` have a keeper that has not ended yet; `broken`: why nothing is started any more;
+    `first`: set when the first worker serves or it is clear that none will."""
+
+    def __init__(self) -> None:
+        self.workers: set[Worker] = set()
+        self.trees: list[Tree] = []
+        self.ending: list[Tree] = []
+        self.broken: PyprocError | None = None
+        self.closing = False
+        self.first = threading.Event()
+
+
+class Shared(NamedTuple):
+    """What starts and ends work on."""
+
+    spec: WorkerSpec
+    population: Population
+    loop: Loop
+    groups: Groups

@@ -7,14 +7,17 @@ has handed it a full set again.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 
 from pyproc_worker.jail import libc
 
-PR_CAPBSET_DROP, PR_SET_SECUREBITS = 24, 28
+PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_SECUREBITS = 23, 24, 28
 SECUREBITS = 0xEF  # NOROOT, NO_SETUID_FIXUP, KEEP_CAPS locked off, NO_CAP_AMBIENT_RAISE, with their locks
 CAPABILITY_VERSION_3 = 0x20080522
+EMPTY_HEADER = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)  # struct { u32 version; int pid }
+EMPTY_SETS = bytes(24)  # twice { u32 effective, permitted, inheritable }
 
 
 def drop_bounding() -> None:
@@ -26,6 +29,25 @@ def drop_bounding() -> None:
         except OSError as error:
             if error.errno == 22:
                 return
+            raise
+        capability += 1
+
+
+def bounding_drops() -> list[libc.Prepared]:
+    """The calls that empty a full bounding set, to be issued in a process forked from this one."""
+    option, zero = ctypes.c_long(PR_CAPBSET_DROP), ctypes.c_long(0)
+    return [libc.prepare("prctl", option, capability, zero, zero, zero) for capability in range(_known())]
+
+
+def _known() -> int:
+    """How many capabilities the kernel knows, from 0: EINVAL marks the first number that it does not."""
+    capability = 0
+    while True:
+        try:
+            libc.prctl(PR_CAPBSET_READ, capability)
+        except OSError as error:
+            if error.errno == 22:
+                return capability
             raise
         capability += 1
 
@@ -44,5 +66,4 @@ def drop_capabilities(become: tuple[int, int] | None = None, *, bounding: bool =
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    # struct { u32 version; int pid }, then two { u32 effective, permitted, inheritable }
-    libc.call("capset", struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24))
+    libc.call("capset", EMPTY_HEADER, EMPTY_SETS)

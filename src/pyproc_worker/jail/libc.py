@@ -3,6 +3,9 @@
 Numbers from 424 up are the same on every architecture; the older ones stand in a table for x86_64 and aarch64. Every
 call raises OSError with the call's name. No C helper and no libseccomp: a library found at run time is one more thing
 to trust (rejected: prctl and friends by `ctypes.util.find_library`, which runs a compiler).
+
+A `Prepared` call is converted ahead and issued later, in a forked process: there each object that is touched or made costs
+the copy of a page.
 """
 
 from __future__ import annotations
@@ -10,6 +13,9 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterable
+from errno import ENOSYS
+from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -17,29 +23,48 @@ _syscall.restype = ctypes.c_long
 
 _OLD = {
     "x86_64": {"pivot_root": 155, "prctl": 157, "seccomp": 317, "capset": 126, "mount": 165, "umount2": 166,
-               "unshare": 272},
+               "unshare": 272, "setsid": 112},
     "aarch64": {"pivot_root": 41, "prctl": 167, "seccomp": 277, "capset": 91, "mount": 40, "umount2": 39,
-                "unshare": 97},
+                "unshare": 97, "setsid": 157},
 }
 NUMBERS: dict[str, int] = {
     **_OLD.get(platform.machine(), {}),
-    "open_tree": 428, "move_mount": 429, "close_range": 436, "mount_setattr": 442,
+    "open_tree": 428, "move_mount": 429, "close_range": 436, "pidfd_getfd": 438, "mount_setattr": 442,
     "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
 }
 
-Argument = int | bytes | None
+Argument = int | bytes | None | ctypes.c_long | ctypes.c_void_p
+
+
+class Prepared(NamedTuple):
+    """A system call with its number and arguments as C values."""
+
+    name: str
+    values: tuple[bytes | ctypes.c_long | ctypes.c_void_p | None, ...]
+
+
+def prepare(name: str, *arguments: Argument) -> Prepared:
+    """System call `name` of NUMBERS for `issue`; bytes are passed as pointers, ints as longs. Raises OSError if unknown."""
+    if name not in NUMBERS:
+        raise OSError(ENOSYS, f"{name}: no number known on {platform.machine()}; x86_64 and aarch64 are supported")
+    converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return Prepared(name, (ctypes.c_long(NUMBERS[name]), *converted))
+
+
+def issue(calls: Iterable[Prepared]) -> int:
+    """Issue `calls` in order; the result of the last one. Raises OSError naming the first that fails."""
+    result = 0
+    for name, values in calls:
+        result = _syscall(*values)
+        if result < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"{name}: {os.strerror(code)}")
+    return result
 
 
 def call(name: str, *arguments: Argument) -> int:
     """Issue system call `name`; bytes are passed as pointers, ints as longs. Raises OSError on failure."""
-    if name not in NUMBERS:
-        raise OSError(38, f"{name}: no number known on {platform.machine()}; x86_64 and aarch64 are supported")
-    converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    result = int(_syscall(ctypes.c_long(NUMBERS[name]), *converted))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{name}: {os.strerror(code)}")
-    return result
+    return issue((prepare(name, *arguments),))
 
 
 def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
@@ -48,10 +73,17 @@ def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
 
 
 def close_all_but(keep: set[int]) -> None:
-    """Close every descriptor that is not in `keep`, by close_range(2) (Linux 5.9)."""
+    """Close every descriptor that is not in `keep`, by close_range(2) (Linux 5.9) or, where there is none, one by one."""
     low = 0
-    for fd in sorted(keep):
-        if fd > low:
-            call("close_range", low, fd - 1, 0)
-        low = fd + 1
-    call("close_range", low, 0xFFFFFFFF, 0)
+    try:
+        for fd in sorted(keep):
+            if fd > low:
+                call("close_range", low, fd - 1, 0)
+            low = fd + 1
+        call("close_range", low, 0xFFFFFFFF, 0)
+    except OSError as error:
+        if error.errno != ENOSYS:
+            raise
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) not in keep:
+                os.closerange(int(name), int(name) + 1)  # the listing's own is closed already, which is no error here

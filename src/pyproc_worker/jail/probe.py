@@ -94,7 +94,9 @@ def _landlock() -> None:
 def _seccomp() -> None:
     libc.prctl(38, 1)
     listener = seccomp.load(ALLOW_ALL, listener=True)
-    os.close(listener)
+    # the supervisor takes the listener by pidfd
+    own = os.pidfd_open(os.getpid())
+    os.close(libc.call("pidfd_getfd", own, listener, 0))
 
 
 def _mount() -> None:

@@ -8,24 +8,41 @@ supervisor has taken it by pidfd_getfd(2). A filter cannot be removed, and NO_NE
 from __future__ import annotations
 
 import ctypes
-import os
+from collections.abc import Sequence
 
 from pyproc_worker.jail import libc
 
 SET_MODE_FILTER, FLAG_NEW_LISTENER = 1, 8
 
 
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+class Program(ctypes.Structure):
+    """struct sock_fprog over a buffer of struct sock_filter[], whose words may be overwritten until it is loaded."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+    filter: int
+    code: ctypes.Array[ctypes.c_char]
+
+    @classmethod
+    def of(cls, code: bytes) -> Program:
+        """A copy of `code`."""
+        buffer = ctypes.create_string_buffer(code, len(code))
+        program = cls(len(code) // 8, ctypes.addressof(buffer))
+        program.code = buffer
+        return program
+
+    def overwrite(self, offsets: Sequence[int], word: bytes) -> None:
+        """Put `word` into the program at each of `offsets`."""
+        for at in offsets:
+            ctypes.memmove(self.filter + at, word, len(word))
 
 
-def load(program: bytes, *, listener: bool = False) -> int:
-    """Load `program` (struct sock_filter[]); returns the listener's descriptor, or 0. Raises OSError."""
-    header = _Program(len(program) // 8, program)
-    result = int(libc._syscall(
-        ctypes.c_long(libc.NUMBERS["seccomp"]), ctypes.c_long(SET_MODE_FILTER),
-        ctypes.c_long(FLAG_NEW_LISTENER if listener else 0), ctypes.byref(header)))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"seccomp: {os.strerror(code)}")
-    return result
+def prepared(program: Program, *, listener: bool = False) -> libc.Prepared:
+    """The call that loads `program`, which the caller keeps alive; its result is the listener's descriptor, or 0."""
+    flags = FLAG_NEW_LISTENER if listener else 0
+    return libc.prepare("seccomp", SET_MODE_FILTER, flags, ctypes.c_void_p(ctypes.addressof(program)))
+
+
+def load(code: bytes, *, listener: bool = False) -> int:
+    """Load `code` (struct sock_filter[]); returns the listener's descriptor, or 0. Raises OSError."""
+    program = Program.of(code)
+    return libc.issue((prepared(program, listener=listener),))

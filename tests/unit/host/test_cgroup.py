@@ -313,7 +313,7 @@ class Unified:
         kernel = libc.Kernel()
         texts = {"/proc/self/cgroup": b"0::/user.slice/app.scope\n",
                  "/proc/self/mountinfo": f"30 24 0:26 / {top} rw - cgroup2 cgroup2 rw\n".encode()}
-        self.read = lambda path: texts[path] if path in texts else _real_read(path)
+        self.read = lambda path, **how: texts[path] if path in texts else _real_read(path, **how)
         self.kernel = kernel
         kernel.mkdir = self.mkdir  # type: ignore[method-assign, assignment]
         kernel.rmdir = self.rmdir  # type: ignore[method-assign, assignment]

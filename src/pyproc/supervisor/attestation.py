@@ -1,0 +1,95 @@
+"""Reads from /proc what a zygote or a worker is, and has `sandbox.attest` compare it. Nothing is asked of the process itself.
+
+A zygote has one thread, no children and the known descriptors before anything is forked from it: what it holds, each worker
+inherits. A worker has in addition its parent, its own user namespace, one filter more, its pipes and its control group.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pyproc.errors import ConfigError, ProtectionUnavailable, PyprocError
+from pyproc.host import procfs
+from pyproc.sandbox import attest
+from pyproc.sandbox.plan import Plan
+from pyproc.supervisor.state import Worker
+
+ZYGOTE_DESCRIPTORS = frozenset({0, 1, 2, 3})
+
+
+class Zygote(NamedTuple):
+    """What workers are compared with; `files`: descriptors beyond the known ones, which they inherit."""
+
+    pid: int
+    namespaces: dict[str, str]
+    files: dict[int, str]
+
+
+class Attestation:
+    """The expectations of one plan, with what the supervisor itself is."""
+
+    def __init__(self, plan: Plan) -> None:
+        own = procfs.status(os.getpid())
+        self._plan = plan
+        self._solo = bool(plan.document["solo"])
+        self._layers = frozenset(name for name, layer in plan.layers.items() if layer.state == "enforced")
+        self._own_namespaces = procfs.namespaces(os.getpid())
+        self._own_filters = own.filters
+        self._groups = frozenset(os.getgroups()) | {plan.host_gid}
+
+    def zygote(self, pid: int) -> Zygote:
+        """Attest the zygote after its import. Raises PyprocError saying what is not as it must be."""
+        try:
+            status, found = procfs.status(pid), procfs.descriptors(pid)
+            namespaces = procfs.namespaces(pid)
+            children = procfs.children(pid)
+        except OSError as error:
+            raise PyprocError(f"the zygote cannot be attested: {error}") from error
+        files = {fd: what for fd, what in found.items() if fd not in ZYGOTE_DESCRIPTORS}
+        if children:
+            raise ConfigError(f"the script leaves {len(children)} processes running after its import; start them in a "
+                              "function, and wait for those that the import needs")
+        if not self._solo:
+            _refuse_what_no_fork_shares(status.threads, files)
+        expected = self._expected(found, self._own_filters + 1, status.threads)
+        wrong = attest.differences(expected, status, namespaces, found)
+        if wrong:
+            raise ProtectionUnavailable(f"the zygote is not confined as planned: {'; '.join(wrong)}", layer="attest")
+        return Zygote(pid, namespaces, files)
+
+    def worker(self, worker: Worker, zygote: Zygote) -> list[str]:
+        """What differs in a worker that says that it is ready, as text; nothing is the permission to serve."""
+        try:
+            status, found = procfs.status(worker.pid), procfs.descriptors(worker.pid)
+            namespaces = procfs.namespaces(worker.pid)
+            groups = procfs.cgroups(worker.pid) if worker.group is not None else {}
+        except OSError as error:
+            return [f"it cannot be read: {error}"]
+        channel, out, err = worker.links
+        descriptors = {0: "/dev/null", 1: out, 2: err, 3: channel, **zygote.files}
+        places = worker.group.places() if worker.group is not None else {}
+        if self._solo:
+            expected = self._expected(descriptors, self._own_filters + 1, status.threads, places=places)
+        else:
+            expected = self._expected(descriptors, self._own_filters + 2, 1, zygote=zygote, places=places)
+        return attest.differences(expected, status, namespaces, found, groups)
+
+    def _expected(self, descriptors: dict[int, str], filters: int, threads: int, *, zygote: Zygote | None = None,
+                  places: Mapping[str, str] | None = None) -> attest.Expected:
+        return attest.Expected(
+            layers=self._layers, uid=self._plan.host_uid, gid=self._plan.host_gid, groups=self._groups, filters=filters,
+            threads=threads, parent=None if zygote is None else zygote.pid, descriptors=descriptors,
+            own_namespaces=self._own_namespaces, zygote_namespaces=None if zygote is None else zygote.namespaces,
+            places=places or {})
+
+
+def _refuse_what_no_fork_shares(threads: int, files: Mapping[int, str]) -> None:
+    if threads != 1:
+        raise ConfigError(f"the script runs {threads} threads after its import; threads do not survive a fork: start them in "
+                          "a function, or make the pool with zygote=False")
+    kept = {fd: what for fd, what in files.items() if not what.startswith("/")}
+    if kept:
+        raise ConfigError(f"the script leaves descriptors open after its import ({kept}); sockets and pipes cannot be "
+                          "shared by workers: open them in a function, or use zygote=False")

@@ -1,0 +1,59 @@
+"""A caller that gave up: its call is cancelled, and the worker is ended if it does not answer within the grace."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from pyproc.supervisor.loop import Loop
+from pyproc.supervisor.state import Worker
+from pyproc_wire.connection import Failed, Succeeded
+from pyproc_wire.errors import WireError
+from pyproc_wire.limits import RECV_BYTES
+
+GRACE_SECONDS = 0.5  # code that still runs this long after its caller gave up is killed (contract, section 10)
+
+
+class Cancel:
+    """`condemn(worker, reason)` ends a worker, `free(worker)` tells that it can be lent again."""
+
+    def __init__(self, loop: Loop, condemn: Callable[[Worker, str], None], free: Callable[[Worker], None]) -> None:
+        self._loop = loop
+        self._condemn = condemn
+        self._free = free
+
+    def abandon(self, worker: Worker) -> None:
+        """Nobody waits for the worker's present call any more."""
+        if worker.death is not None:
+            worker.sock.close()  # it was left open for the caller, who does not come any more
+            return
+        worker.abandoned = worker.call_id
+        if worker.doomed is not None or not worker.call_id:
+            return
+        worker.deadline = time.monotonic() + GRACE_SECONDS
+        try:
+            frame = worker.connection.cancel(worker.call_id)
+            worker.sock.setblocking(False)
+            worker.sock.send(frame)
+            self._loop.watch(worker.sock.fileno(), lambda: self._settle(worker))
+        except (OSError, WireError):
+            self._condemn(worker, "cancelled")
+
+    def _settle(self, worker: Worker) -> None:
+        """Throw away what an abandoned call still answers; its end gives the worker back."""
+        try:
+            events = worker.connection.receive(worker.sock.recv(RECV_BYTES))
+        except BlockingIOError:
+            return
+        except (OSError, WireError):
+            self._loop.unwatch(worker.sock.fileno())
+            self._condemn(worker, "protocol")
+            return
+        for event in events:
+            if isinstance(event, (Succeeded, Failed)) and event.id == worker.abandoned:
+                self._loop.unwatch(worker.sock.fileno())
+                worker.sock.setblocking(True)
+                worker.abandoned, worker.call_id, worker.deadline = 0, 0, math.inf
+                self._free(worker)
+                return

@@ -1,0 +1,129 @@
+"""What a zygote may say on its control channel, and when. Pure: bytes in, messages out. The picture is in `pyproc_worker.boot`.
+
+| phase | permitted | next phase |
+|---|---|---|
+| booting | {"listener": n}, {"failed": {…}} | loading |
+| loading | {"loaded": true}, {"failed": {…}} | serving |
+| serving | {"fork_failed": errno} | serving |
+
+Each message is 4 bytes of length, big-endian, then a JSON object. Once the script was imported all of it is hostile: it is
+bounded, anything that is not in the table is a breach, and no message chooses a path, a name or a class.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import Any, NamedTuple
+
+MESSAGE_BYTES = 1 << 20  # the longest message that is accepted
+LAYER_CHARS, REASON_CHARS = 100, 500
+DESCRIPTOR_MAX, ERRNO_MAX = 1 << 20, 4095
+
+
+class Breach(Exception):
+    """The zygote said what it may not say; `before` holds the messages that came before it."""
+
+    before: tuple[Message, ...] = ()
+
+
+class Phase(Enum):
+    BOOTING = "booting"
+    LOADING = "loading"
+    SERVING = "serving"
+
+
+class Offered(NamedTuple):
+    """The listener's descriptor in pid 1; 0 without the layer seccomp."""
+
+    descriptor: int
+
+
+class Loaded(NamedTuple):
+    """The script is imported."""
+
+
+class LayerRefused(NamedTuple):
+    """A layer of the plan could not be applied."""
+
+    layer: str
+    text: str
+
+
+class ScriptFailed(NamedTuple):
+    """The import raised; `text` is the traceback, `last` its last line."""
+
+    script: str
+    text: str
+    last: str
+
+
+class ForkFailed(NamedTuple):
+    """The fork that was asked for did not happen."""
+
+    errno: int
+
+
+Message = Offered | Loaded | LayerRefused | ScriptFailed | ForkFailed
+
+
+class Dialogue:
+    """One zygote's side of its control channel."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.BOOTING
+        self._buffer = b""
+
+    def receive(self, data: bytes) -> list[Message]:
+        """The messages that `data` completes. Raises Breach."""
+        self._buffer += data
+        messages: list[Message] = []
+        try:
+            while (payload := self._payload()) is not None:
+                messages.append(self._message(payload))
+        except Breach as breach:
+            breach.before = tuple(messages)
+            raise
+        return messages
+
+    def _payload(self) -> bytes | None:
+        if len(self._buffer) < 4:
+            return None
+        length = int.from_bytes(self._buffer[:4], "big")
+        if length > MESSAGE_BYTES:
+            raise Breach(f"the zygote announces {length} bytes, limit is {MESSAGE_BYTES}")
+        if len(self._buffer) < 4 + length:
+            return None
+        payload, self._buffer = self._buffer[4 : 4 + length], self._buffer[4 + length :]
+        return payload
+
+    def _message(self, payload: bytes) -> Message:
+        try:
+            said = json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            raise Breach("the zygote's message is not a JSON object") from error
+        if not isinstance(said, dict) or len(said) != 1:
+            raise Breach("the zygote's message is not a JSON object of one key")
+        [(kind, value)] = said.items()
+        if kind == "listener" and self.phase is Phase.BOOTING and _whole(value, DESCRIPTOR_MAX):
+            self.phase = Phase.LOADING
+            return Offered(value)
+        if kind == "loaded" and self.phase is Phase.LOADING and value is True:
+            self.phase = Phase.SERVING
+            return Loaded()
+        if kind == "failed" and self.phase is not Phase.SERVING and isinstance(value, dict):
+            return _failure(value)
+        if kind == "fork_failed" and self.phase is Phase.SERVING and _whole(value, ERRNO_MAX):
+            return ForkFailed(value)
+        raise Breach(f"the zygote speaks out of turn while {self.phase.value}")
+
+
+def _failure(failed: dict[str, Any]) -> Message:
+    text = str(failed.get("text", ""))
+    if "layer" in failed:
+        return LayerRefused(str(failed["layer"])[:LAYER_CHARS], text[:REASON_CHARS])
+    return ScriptFailed(str(failed.get("script"))[:REASON_CHARS], text, text.strip().rpartition("\n")[2][:REASON_CHARS])
+
+
+def _whole(value: object, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit

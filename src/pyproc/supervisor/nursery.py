@@ -1,0 +1,42 @@
+"""Makes trees: what this machine grants and what the specification wants, planned anew for each zygote."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+
+from pyproc.sandbox import interpreter as interpreters
+from pyproc.sandbox import plan as plans
+from pyproc.sandbox import probe
+from pyproc.sandbox.profile import syscall_table
+from pyproc.supervisor.loop import Loop
+from pyproc.supervisor.spec import WorkerSpec
+from pyproc.supervisor.tree import Owner, Tree
+
+
+class Nursery:
+    """`cgroups`: the pool's folders; `no_cgroup`: why there are none, or "". What is wrong with the options is said when this is
+    made, before anything is started. Raises ConfigError, ProtectionUnavailable."""
+
+    def __init__(self, spec: WorkerSpec, loop: Loop, cgroups: Sequence[str], no_cgroup: str) -> None:
+        self._spec = spec
+        self._loop = loop
+        self._cgroups = list(cgroups)
+        self._interpreter = interpreters.describe(spec.python)
+        granted, self._abi = probe.granted()
+        self._granted = {**granted, "cgroup": no_cgroup}
+        self._names = {number: name for name, number in syscall_table(platform.machine()).items()}
+        self.layers = self._plan(0).layers
+
+    def plant(self, owner: Owner, ordinal: int) -> Tree:
+        """Boot one zygote. Raises ConfigError, ProtectionUnavailable."""
+        return Tree(owner, self._loop, self._plan(ordinal), self._interpreter, self._names)
+
+    def _plan(self, ordinal: int) -> plans.Plan:
+        spec = self._spec
+        return plans.build(
+            sandbox=spec.sandbox, limits=spec.limits, interpreter=self._interpreter, granted=self._granted,
+            landlock_abi=self._abi, environment=spec.environment, script=spec.script, source=spec.source,
+            preload=spec.preload, workers=1 if spec.solo else spec.workers, ordinal=os.getpid() + ordinal,
+            solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=self._cgroups)

@@ -1,0 +1,30 @@
+"""docs/reference/profiles.md says what the profiles say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from pyproc.sandbox import profile
+
+TOP = Path(__file__).resolve().parents[3]
+_spec = importlib.util.spec_from_file_location("profile_page", TOP / "tools" / "profile_page.py")
+assert _spec is not None and _spec.loader is not None
+profile_page = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(profile_page)
+
+
+def test_reference_page_is_up_to_date() -> None:
+    written = (TOP / "docs" / "reference" / "profiles.md").read_text("utf-8")
+    assert written == profile_page.page(), "run: .venv/bin/python tools/profile_page.py --write"
+
+
+@pytest.mark.parametrize("name", profile.SHIPPED)
+def test_reference_page_names_every_call_with_its_reason(name: str) -> None:
+    text = profile_page.page()
+    rows = {line.split("|")[1].strip(" `"): line for line in text.partition("## Calls that no")[0].splitlines() if line[:3] == "| `"}
+    for machine in profile.MACHINES:
+        for rule in profile.shipped(name, machine=machine).rules:
+            assert rule.reason in rows[rule.name]

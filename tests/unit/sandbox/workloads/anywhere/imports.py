@@ -1,0 +1,49 @@
+# ruff: noqa: F401  the imports are the workload
+import argparse
+import asyncio
+import collections
+import concurrent.futures
+import csv
+import ctypes.util
+import dataclasses
+import datetime
+import decimal
+import email.message
+import enum
+import fractions
+import functools
+import hashlib
+import heapq
+import html.parser
+import http.client
+import inspect
+import json
+import logging.config
+import lzma
+import multiprocessing
+import pathlib
+import pickle
+import platform
+import queue
+import random
+import re
+import secrets
+import sqlite3
+import ssl
+import statistics
+import string
+import struct
+import subprocess
+import tempfile
+import tomllib
+import typing
+import unittest.mock
+import urllib.request
+import uuid
+import xml.etree.ElementTree
+import zipfile
+import zlib
+import zoneinfo
+
+uuid.uuid4(), secrets.token_hex(), random.random(), platform.platform(), hashlib.sha256(b"x").hexdigest()
+decimal.Decimal(1) / 7, zlib.compress(b"x" * 10000), lzma.compress(b"y" * 10000)
