@@ -103,6 +103,11 @@ class CallerConnection:
         return self._open.keys()
 
     @property
+    def mid_frame(self) -> bool:
+        """Whether an answer has begun and is not complete."""
+        return self._reader.mid_frame
+
+    @property
     def missing(self) -> int:
         """Bytes that the answer under way still lacks, as far as is known."""
         return self._reader.missing

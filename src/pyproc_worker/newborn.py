@@ -67,6 +67,7 @@ def rehearse(limits: dict[str, int], confinement: Confinement, ready_bytes: int)
             null = os.open("/dev/null", os.O_RDONLY)
             os.close(_take((CHANNEL, 1, 2), (null, 1, 2, CHANNEL)))
             os.close(null)
+            reseed()  # each worker does it again
             if ready_bytes > REHEARSED_BYTES:
                 continue
             ours, theirs = socket.socketpair()

@@ -59,8 +59,35 @@ ATTACKS: dict[str, Any] = {
     "write": lambda: open("/scratch/x", "w"),
     "setuid": lambda: os.setuid(0) or "set",
 }
-for _name, _act in ATTACKS.items():
-    _attempt(_name, _act)
+if "NO_IMPORT_ATTACKS" not in os.environ:  # without the layer seccomp some of them succeed, and the zygote is refused for it
+    for _name, _act in ATTACKS.items():
+        _attempt(_name, _act)
+
+
+class AtFork:
+    """What the environment asks for at the n-th fork of this script's zygote: `AT_FORK=word:n`."""
+
+    forks = 0
+    word, _, number = os.environ.get("AT_FORK", ":0").partition(":")
+
+    @classmethod
+    def before(cls) -> None:
+        cls.forks += 1
+
+    @classmethod
+    def in_child(cls) -> None:
+        if cls.forks != int(cls.number):
+            return
+        if cls.word == "descriptor":
+            os.dup(0)  # one more than was given
+        elif cls.word == "hang_up":
+            os.closerange(3, 64)
+            time.sleep(60)
+        elif cls.word == "silence":
+            time.sleep(60)
+
+
+os.register_at_fork(before=AtFork.before, after_in_child=AtFork.in_child)
 
 
 @expose
@@ -180,6 +207,41 @@ def raw_channel(data: bytes) -> None:
     """A hostile worker: writes to its channel behind the protocol's back."""
     socket.socket(fileno=3).sendall(data)
     time.sleep(60)
+
+
+@expose
+def fork_on() -> None:
+    """Asks for more processes than it may have, and does not take no for an answer."""
+    while True:
+        try:
+            _fork_and_wait()
+        except OSError:
+            continue
+
+
+@expose
+def write_past_the_limit(size: int) -> int:
+    """As code that restored the signal which CPython ignores."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    with open("/scratch/big", "wb") as file:
+        return file.write(bytes(size))
+
+
+@expose
+def burn_on() -> None:
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+    spin()
+
+
+@expose
+def call_by_x32() -> int:
+    return _raw(0x40000000 | 39)  # getpid by its number of the x32 ABI
+
+
+@expose
+def one_and_no_end():  # type: ignore[no-untyped-def]
+    yield 1
+    spin()
 
 
 @expose

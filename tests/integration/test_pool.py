@@ -223,25 +223,6 @@ def test_oversize_request_and_result(script: pathlib.Path) -> None:
         assert pool.call("echo", 1) == 1
 
 
-@pytest.mark.parametrize("data", [
-    b"\0\0\0\0", b"\x80\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\x04abcd", b"\x00\x00\x00\x05\x91\x91\x91\x91\x91",
-    b"\x00\x00\x00\x0d\x82\xa2id\x2a\xa2ok\xc3\xa4bod", b"\x80\x04\x95cposix\nsystem\n", b"\x00\x10\x00\x00" + b"\x91" * 0x100000,
-])  # fmt: skip
-def test_a_worker_that_breaks_the_protocol_is_ended(script: pathlib.Path, data: bytes) -> None:
-    with Pool(script, workers=2) as pool:
-        with pytest.raises(WorkerLost) as caught:
-            pool.call("raw_channel", data, timeout=10)
-        assert caught.value.reason == "protocol"
-        assert pool.call("echo", 1) == 1
-
-
-def test_half_a_frame_and_silence_is_a_deadline(script: pathlib.Path) -> None:
-    with Pool(script) as pool:
-        with pytest.raises(DeadlineExceeded):
-            pool.call("raw_channel", b"\0\0\0\x50abc", timeout=0.3)
-        assert pool.call("echo", 1) == 1
-
-
 # Runs apart from the module's pool, whose replacements come and go while descriptors are counted.
 LEAVES_NOTHING = """
 import glob, os, sys

@@ -100,7 +100,7 @@ class AsyncPool:
             over = True
             raise await asyncio.to_thread(core.lost, worker, error) from error
         finally:
-            if not over and worker.call_id == id and worker.death is None:
+            if not over and worker.call_id == id:
                 core.abandoned(worker)
 
     async def _wait(self, method: str, deadline: float) -> Worker:

@@ -117,13 +117,14 @@ class Core:
     def begin(self, worker: Worker, method: str, body: Any, deadline: float, seconds: float, *, stream: bool = False) -> bytes:
         """Encode the request and arm the deadline, `seconds` from now; the worker is busy from here on. Raises CallError;
         gives it back then."""
-        id = worker.calls + 1
+        id = next(worker.ids)
         try:
             frame = worker.connection.request(id, method, body, deadline_ms=int(seconds * 1000) or 1, stream=stream)
         except _UNSENDABLE as error:
             self.give_back(worker)
             raise _unsendable(error) from error
-        worker.calls = worker.call_id = id
+        worker.calls += 1
+        worker.call_id = id
         worker.method = method
         worker.deadline = deadline
         self.ledger.accepted += 1
@@ -146,7 +147,10 @@ class Core:
         return value
 
     def finish(self, worker: Worker, event: Succeeded | Failed) -> Any:
-        """The value of a success, or raise the error of a failure; the worker is given back first."""
+        """The value of a success, or raise the error of a failure; the worker is given back first, or ended if it says more:
+        half a message would spoil the next call."""
+        if worker.connection.mid_frame:
+            raise self.lost(worker, RemoteProtocolError("bytes follow the answer"))
         if isinstance(event, Succeeded):
             return self.succeed(worker, event)
         if event.output:
@@ -175,7 +179,13 @@ class Core:
     def abandoned(self, worker: Worker) -> None:
         """The caller left in the middle of a call."""
         self.ledger.cancelled += 1
-        self.supervisor.abandon(worker)
+        with worker.holding:
+            worker.abandoned = worker.call_id
+            ended = worker.finished.is_set()
+        if ended:
+            worker.sock.close()  # it was left open for this caller
+        else:
+            self.supervisor.abandon(worker)
 
     # -- what went wrong ---------------------------------------------------------------------------------------------
 

@@ -116,7 +116,7 @@ class Pool:
             over = True
             raise core.lost(worker, error) from error
         finally:
-            if not over and worker.call_id == id and worker.death is None:
+            if not over and worker.call_id == id:
                 core.abandoned(worker)
 
     def submit(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Future[Any]:

@@ -103,8 +103,9 @@ class Supervisor:
         """SIGKILL, for `reason`; the first reason stands."""
         if worker.doomed is None and worker.death is None:
             worker.doomed = reason
-            if worker.pidfd >= 0:
-                pidfd.kill(worker.pidfd, group=self.spec.sandbox.profile != "strict")
+            with worker.holding:
+                if worker.pidfd >= 0:
+                    pidfd.kill(worker.pidfd, group=self.spec.sandbox.profile != "strict")
 
     def autopsy(self, worker: Worker) -> Death:
         """The death of a worker whose channel ended; one that lives on behind a closed channel is ended."""

@@ -64,12 +64,15 @@ class Ends:
         with contextlib.suppress(OSError):
             worker.sock.shutdown(socket.SHUT_RDWR)
         self.discard(worker)
-        if not worker.call_id or worker.abandoned:
+        if death.reason not in PLANNED:
+            self._count(death.reason)  # before its caller hears of it
+        with worker.holding:
+            worker.finished.set()
+            alone = not worker.call_id or worker.abandoned
+        if alone:
             worker.sock.close()  # nobody waits on it; else its caller closes it when it has the evidence
-        worker.finished.set()
         self._pool.worker_gone(worker)
         if death.reason not in PLANNED:
-            self._count(death.reason)
             log.warning("worker_died pool=%s worker=%s reason=%s evidence=%s", self._spec.name, worker.name, death.reason,
                         death.evidence)
         self.account(death.reason)
@@ -86,12 +89,13 @@ class Ends:
         self._population.workers.discard(worker)
         worker.tree.workers.discard(worker)
         worker.tree.doorkeeper.forget(worker.pid)
-        for fd in (*worker.outputs, worker.pidfd):
+        with worker.holding:  # a caller's thread may be killing by the pidfd
+            closing, worker.outputs, worker.pidfd = (*worker.outputs, worker.pidfd), (), -1
+        for fd in closing:
             if fd >= 0:
                 self._loop.unwatch(fd)
                 with contextlib.suppress(OSError):
                     os.close(fd)
-        worker.outputs, worker.pidfd = (), -1
         if worker.death is None:
             self._loop.unwatch(worker.sock.fileno())
             worker.sock.close()

@@ -22,13 +22,12 @@ from typing import Any, NamedTuple, Protocol
 
 from pyproc.errors import ProtectionUnavailable, PyprocError, Unavailable
 from pyproc.host import credentials, pidfd
+from pyproc.link import handshake
 from pyproc.supervisor.outfit import Outfit
 from pyproc.supervisor.output import printable
 from pyproc.supervisor.state import Shared, Worker
 from pyproc.supervisor.tree import Owner as TreeOwner
 from pyproc.supervisor.tree import Tree
-from pyproc_wire.connection import Ready
-from pyproc_wire.errors import WireError
 
 log = logging.getLogger("pyproc")
 READY_BYTES = 65536
@@ -121,21 +120,17 @@ class Starts:
             self.refuse(worker, "it hung up or sent descriptors before it was ready")
             return
         try:
-            events = worker.connection.receive(greeting.data)
-        except WireError as error:
-            self.refuse(worker, f"its first message is not valid: {error}")
+            functions = handshake.greet(worker.connection, greeting.data)
+        except handshake.Refused as error:
+            self.refuse(worker, str(error))
             return
-        if not events:
-            return
-        ready = events[0]
-        if len(events) != 1 or not isinstance(ready, Ready):
-            self.refuse(worker, "it says more than ready")
+        if functions is None:
             return
         wrong = self._bound(worker) or self._attest(worker)
         if wrong:
             self.refuse(worker, wrong)
         else:
-            self._announce(worker, ready.functions)
+            self._announce(worker, functions)
 
     def _announce(self, worker: Worker, functions: dict[str, Any]) -> None:
         self._loop.unwatch(worker.sock.fileno())

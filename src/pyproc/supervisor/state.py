@@ -7,8 +7,11 @@ supervision thread; other threads read copies of it.
 from __future__ import annotations
 
 import math
+import os
 import socket
+import struct
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyproc_wire.connection import CallerConnection
@@ -27,12 +30,19 @@ READY_BYTES = 1 << 20  # the longest message in which a worker says what it expo
 ENVELOPE_BYTES = 1 << 17  # what stands around a body: ids, and the report of a failure
 
 
+def _call_ids() -> Iterator[int]:
+    while True:
+        yield from (id for id in struct.unpack("64Q", os.urandom(512)) if id)
+
+
 class Worker:
     """`deadline`: time.monotonic() when the present call must be over, inf when idle; `doomed`: why we killed it; `joined`:
-    the process that entered the group; `late`: ends a start that takes too long."""
+    the process that entered the group; `late`: ends a start that takes too long; `holding`: the pidfd is not closed while
+    it is held; `ids`: of calls, which the worker cannot guess, so that an answer before its question fits none."""
 
-    __slots__ = ("abandoned", "call_id", "calls", "connection", "deadline", "death", "doomed", "finished", "group", "joined",
-                 "late", "links", "method", "name", "outputs", "pid", "pidfd", "sock", "spoken", "spoken_call", "tree", "uid")
+    __slots__ = ("abandoned", "call_id", "calls", "connection", "deadline", "death", "doomed", "finished", "group", "holding",
+                 "ids", "joined", "late", "links", "method", "name", "outputs", "pid", "pidfd", "sock", "spoken",
+                 "spoken_call", "tree", "uid")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
         self.name = outfit.name
@@ -57,6 +67,8 @@ class Worker:
         self.abandoned = 0
         self.death: Death | None = None
         self.finished = threading.Event()
+        self.holding = threading.Lock()
+        self.ids = _call_ids()
 
 
 class Population:

@@ -1,0 +1,127 @@
+"""A hostile worker through a real pool: each case of the catalogue, with a bystander whose answers must stay right.
+
+    worker A   plays the case in a call of its own, which must end for the stated reason
+    worker B   serves a stream during all of it; each of its parts is compared
+    afterwards the next call is served, one death is counted, no descriptor more is open, and the peak of the memory
+    that this process held meanwhile stays below a bound
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import tomllib
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyproc import CallError, DeadlineExceeded, Limits, Pool, Sandbox, WorkerLost
+
+pytestmark = pytest.mark.unprivileged
+
+HERE = Path(__file__).parent
+PEER = HERE / "hostile_peer.py"
+CASES: list[dict[str, Any]] = tomllib.loads((HERE / "catalogue.toml").read_text(encoding="utf-8"))["case"]
+LIMITS = Limits(response="1 MiB", output="64 KiB")  # the longest frame is 1 MiB and 128 KiB
+PEAK_BYTES = 4 << 20  # a frame of the greatest length, a copy of it, and what an interpreter takes for itself
+OUTPUT_READ_BYTES = 4 << 20  # of the gigabyte: 16 times `output`, and what lies in a pipe and in one read
+
+
+def peak() -> int:
+    """The most memory that this process ever held resident, in bytes, since the last `flatten`."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    pytest.skip("needs VmHWM in /proc/self/status")
+
+
+def flatten() -> int:
+    """Let the peak begin at what is held now, and return it (proc(5), clear_refs)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return peak()
+
+
+class Bystander:
+    """A stream of the other worker: `look` takes one part and compares it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._parts: Generator[int] = pool.stream("count", 1 << 40)
+        self._seen = 0
+        self.look()
+
+    def look(self) -> None:
+        assert next(self._parts) == self._seen
+        self._seen += 1
+
+    def __enter__(self) -> Bystander:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._parts.close()
+
+
+def wait_for_bytes(pool: Pool) -> None:
+    """Until the idle worker has said something that nobody asked for."""
+    idle = next(worker for worker in pool._core.supervisor._workers if not worker.call_id)
+    assert select.select([idle.sock], [], [], 10)[0], "the worker said nothing more"
+
+
+def lose(call: Callable[[], Any], bystander: Bystander) -> CallError:
+    """The error that `call` ends with, in a thread of its own while the bystander goes on."""
+    with ThreadPoolExecutor(1) as executor:
+        lost = executor.submit(call)
+        while not lost.done():
+            bystander.look()
+    error = lost.exception()
+    assert isinstance(error, CallError), f"it ended with {error!r}, answered {None if error else lost.result()!r}"
+    return error
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"].replace(" ", "-"))
+def test_a_hostile_worker_is_ended_and_nobody_else_notices(case: dict[str, Any]) -> None:
+    sandbox = Sandbox(case.get("profile", "strict"))
+    with Pool(PEER, workers=2, limits=LIMITS, sandbox=sandbox) as pool, Bystander(pool) as bystander:
+        assert pool.call("echo", 1) == 1
+        descriptors, before = len(os.listdir("/proc/self/fd")), flatten()
+        timeout = case.get("timeout", 20)
+
+        def play() -> Any:
+            if case.get("by") == "stream":
+                return list(pool.stream("play", case["steps"], timeout=timeout))
+            return pool.call("play", case["steps"], timeout=timeout)
+
+        if case.get("answered"):
+            assert play() == 1
+            wait_for_bytes(pool)
+            error = lose(lambda: pool.call("echo", 1, timeout=timeout), bystander)
+        else:
+            error = lose(play, bystander)
+        grown = peak() - before
+
+        if case["reason"] == "deadline":
+            assert isinstance(error, DeadlineExceeded), error
+        else:
+            assert isinstance(error, WorkerLost) and error.reason == case["reason"], error
+        assert pool.call("echo", 2) == 2
+        status = pool.status()
+        assert status["deaths"] == {case["reason"]: 1}
+        assert status["ledger"]["lost"] + status["ledger"]["deadline"] == 1
+        assert status["output_dropped"] < OUTPUT_READ_BYTES
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert grown < PEAK_BYTES
+        bystander.look()
+
+
+def test_each_case_is_named_once() -> None:
+    assert len({case["name"] for case in CASES}) == len(CASES) >= 30
+
+
+def test_strict_passes_no_descriptor_at_all() -> None:
+    with Pool(PEER, limits=LIMITS) as pool:
+        with pytest.raises(CallError) as caught:
+            pool.call("play", [["rights", 1, {"id": "@id", "ok": True, "body": 1}]])
+        assert not isinstance(caught.value, WorkerLost)
+        assert pool.call("echo", 1) == 1
