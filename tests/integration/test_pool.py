@@ -384,6 +384,17 @@ def test_bad_options_name_value_and_remedy(script: pathlib.Path, options: dict[s
     assert len(str(caught.value)) > 20
 
 
+def test_a_replaced_worker_runs_the_script_as_it_was(tmp_path: pathlib.Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text("from pyproc_worker import expose\n@expose\ndef answer(body):\n    return 'as it was'\n")
+    with Pool(script, max_requests=1) as pool:
+        assert pool.call("answer") == "as it was"
+        script.write_text("raise SystemExit")
+        assert pool.call("answer") == "as it was"
+        script.unlink()
+        assert pool.call("answer") == "as it was"
+
+
 def test_bad_scripts_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         Pool(tmp_path / "none.py")

@@ -1,1 +1,1 @@
-"""The channel between a supervisor and one worker."""
+"""What is said between a supervisor and one worker before calls: the handshake."""
