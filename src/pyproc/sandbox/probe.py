@@ -51,4 +51,7 @@ def granted() -> tuple[dict[str, str], int]:
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ProtectionUnavailable(f"the layers of this machine cannot be tried: {error}", layer="probe",
                                     remedy="pyproc needs Linux and may not be run from a removed folder") from error
-    return answer["layers"], answer["abi"]
+    layers: dict[str, str] = answer["layers"]
+    if os.geteuid() != 0 and layers["user_namespace"] and not layers["dumpable"]:
+        layers["dumpable"] = "without a user namespace of ours it would hide the worker from an unprivileged supervisor"
+    return layers, answer["abi"]
