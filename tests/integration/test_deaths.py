@@ -20,7 +20,7 @@ from pyproc import CallError, DeadlineExceeded, Limits, Pool, ResourceExhausted,
 from pyproc.host import cgroup
 from pyproc.supervisor import children
 
-pytestmark = pytest.mark.unprivileged
+pytestmark = [pytest.mark.unprivileged, pytest.mark.slow]
 
 SCRIPT = Path(__file__).with_name("subject.py")
 

@@ -29,7 +29,7 @@ from pyproc.sandbox import plan, profile, seccomp
 from pyproc_worker.jail import libc
 from pyproc_worker.jail import seccomp as loader
 
-pytestmark = pytest.mark.unprivileged
+pytestmark = [pytest.mark.unprivileged, pytest.mark.slow]
 
 SCRIPT = Path(__file__).with_name("subject.py")
 EPERM, EBUSY, EINVAL, ENOSYS = 1, 16, 22, 38
