@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pyproc.sandbox import profile, seccomp
+from pyproc.sandbox.rules import ALLOW, MACHINES, Condition, Rule
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "profiles.md"
 SIGNS = {"EQ": "=", "NE": "≠", "LT": "<", "LE": "≤", "GT": ">", "GE": "≥"}
@@ -44,7 +45,7 @@ are not, and stay for a reason; where a call is named as its like, that one is a
 """
 
 
-def condition(c: profile.Condition) -> str:
+def condition(c: Condition) -> str:
     """`a1 & 0xf = 1`, without the value."""
     wide = "64 " if c.width == 64 else ""
     if c.op == "SCMP_CMP_MASKED_EQ":
@@ -52,25 +53,25 @@ def condition(c: profile.Condition) -> str:
     return f"{wide}a{c.index} {SIGNS[c.op.removeprefix('SCMP_CMP_')]}"
 
 
-def value(c: profile.Condition) -> str:
+def value(c: Condition) -> str:
     number = c.value_two if c.op == "SCMP_CMP_MASKED_EQ" else c.value
     return str(number) if number < 4096 else f"{number:#x}"
 
 
-def answer(rules: list[profile.Rule]) -> str:
+def answer(rules: list[Rule]) -> str:
     """What a profile says to one call, alternatives that differ in the last value only together."""
     if not rules:
         return "—"
     said: list[str] = []
 
-    def alike(rule: profile.Rule) -> tuple[Any, ...]:
+    def alike(rule: Rule) -> tuple[Any, ...]:
         return rule.action, rule.conditions[:-1], condition(rule.conditions[-1]) if rule.conditions else ""
 
     for (action, before, last), group in groupby(rules, alike):
         words = [f"{condition(c)} {value(c)}" for c in before]
         if last:
             words.append(f"{last} {' or '.join(value(rule.conditions[-1]) for rule in group)}")
-        verb = "yes" if action == profile.ALLOW else seccomp.spelled(action).removeprefix("refuse ")
+        verb = "yes" if action == ALLOW else seccomp.spelled(action).removeprefix("refuse ")
         said.append(" if ".join(filter(None, (verb, ", ".join(words)))))
     return "; ".join(said).replace("; yes if", "; or if")
 
@@ -81,14 +82,14 @@ def document(name: str) -> list[dict[str, Any]]:
     return found
 
 
-def rules_of(name: str) -> dict[str, list[profile.Rule]]:
-    found: dict[str, list[profile.Rule]] = {}
-    for machine in reversed(list(profile.MACHINES)):  # a call that only one machine has is listed too
+def rules_of(name: str) -> dict[str, list[Rule]]:
+    found: dict[str, list[Rule]] = {}
+    for machine in reversed(list(MACHINES)):  # a call that only one machine has is listed too
         found |= {call: list(rules) for call, rules in _by_call(profile.shipped(name, machine=machine).rules)}
     return found
 
 
-def _by_call(rules: Iterable[profile.Rule]) -> Iterable[tuple[str, Iterable[profile.Rule]]]:
+def _by_call(rules: Iterable[Rule]) -> Iterable[tuple[str, Iterable[Rule]]]:
     return groupby(sorted(rules, key=lambda rule: rule.name), lambda rule: rule.name)
 
 
@@ -96,7 +97,7 @@ def page() -> str:
     """The whole page."""
     by_profile = {name: rules_of(name) for name in profile.SHIPPED}
     calls = sorted(set().union(*by_profile.values()))
-    counts = {name: sum(any(r.action == profile.ALLOW for r in rules) for rules in found.values())
+    counts = {name: sum(any(r.action == ALLOW for r in rules) for rules in found.values())
               for name, found in by_profile.items()}  # fmt: skip
     lines = []
     for call in calls:

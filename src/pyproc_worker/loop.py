@@ -22,12 +22,12 @@ import os
 import select
 import threading
 from collections import deque
+from collections.abc import Callable
 from socket import MSG_DONTWAIT, socket
 from time import monotonic
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from pyproc_wire.codec import Codec
 from pyproc_wire.connection import (
     BadRequest,
     Called,
@@ -59,22 +59,37 @@ def serve(sock: socket, registry: Registry, *, request_limit: int, response_limi
 
     Raises RemoteProtocolError if the supervisor breaks the rules of the wire, OSError if the channel fails.
     """
+    prepare(sock, registry, request_limit=request_limit, response_limit=response_limit, details=details)()
+
+
+def prepare(
+    sock: socket, registry: Registry, *, request_limit: int, response_limit: int, details: dict[str, Any]
+) -> Callable[[], None]:
+    """`serve` in two halves: what needs no peer is done now, the rest is the returned function.
+
+    A zygote prepares once, and each process forked from it goes on: what is made after a fork costs the copy of its page.
+    """
     tally = stdio.install()
-    tally.take()  # what the import wrote belongs to no call
     registry.freeze()
-    registry.born = monotonic()
-    registry.handled = 0
     connection = WorkerConnection(request_limit=request_limit, response_limit=max(response_limit, READY_BYTES))
-    sock.setblocking(True)
+    ready = connection.ready(registry.describe(), details)
+    connection.response_limit = response_limit
     server = _Server(sock, registry, connection, tally)
-    try:
-        sock.sendall(connection.ready(registry.describe(), details))
-        connection.response_limit = response_limit
-        server.run()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the supervisor is gone, as at end-of-file
-    finally:
-        server.close()
+
+    def go_on() -> None:
+        tally.take()  # what the import wrote belongs to no call
+        registry.born = monotonic()
+        registry.handled = 0
+        try:
+            sock.setblocking(True)
+            sock.sendall(ready)
+            server.run()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the supervisor is gone, as at end-of-file
+        finally:
+            server.close()
+
+    return go_on
 
 
 class _Server:
@@ -83,7 +98,7 @@ class _Server:
     def __init__(self, sock: socket, registry: Registry, connection: WorkerConnection, tally: stdio.Tally) -> None:
         self._sock = sock
         self._registry = registry
-        self._connection = connection
+        self.connection = connection
         self._tally = tally
         self._lock = threading.Lock()
         self._early: deque[LinkRequest | BadRequest] = deque()
@@ -96,7 +111,7 @@ class _Server:
 
     def run(self) -> None:
         """Answer calls until the end of the channel."""
-        sole_request, receive = self._connection.sole_request, self._connection.receive
+        sole_request, receive = self.connection.sole_request, self.connection.receive
         read, send = self._sock.recv, self._sock.sendall
         early, answer = self._early, self._answer
         with self._lock:
@@ -118,7 +133,7 @@ class _Server:
     def _receive(self, data: bytes) -> None:
         """Take in what arrives while a function runs, which must not see the supervisor's breaches. The lock is held."""
         try:
-            self._take_in(self._connection.receive(data))
+            self._take_in(self.connection.receive(data))
         except RemoteProtocolError as error:
             self._breach = error
             self._take_in(error.before)
@@ -165,7 +180,7 @@ class _Server:
 
     def _fail(self, id: int, failure: Failure) -> bytes:
         output = self._tally.take() if self._tally.touched else 0
-        return self._connection.failure(
+        return self.connection.failure(
             id,
             failure.code,
             failure.error,
@@ -193,7 +208,7 @@ class _Server:
     def _refuse(self, bad: BadRequest) -> bytes:
         if bad.id is not None:
             self._withdrawn.discard(bad.id)
-        return self._connection.failure(bad.id, bad.code, bad.error, public=True)
+        return self.connection.failure(bad.id, bad.code, bad.error, public=True)
 
     # What arrives while a function runs.
 
@@ -267,25 +282,17 @@ class _Server:
 
     # Port
 
-    @property
-    def codec(self) -> Codec:
-        return self._connection.codec
-
-    @property
-    def response_limit(self) -> int:
-        return self._connection.response_limit
-
     def window(self, call: Call) -> int:
-        return self._connection.window(call.number)
+        return self.connection.window(call.number)
 
     def send_part(self, call: Call, value: Any) -> None:
         with self._lock:
-            self._sock.sendall(self._connection.part(call.number, value))
+            self._sock.sendall(self.connection.part(call.number, value))
 
     def wait(self, call: Call) -> None:
         with self._lock:
             # Another thread may have taken in what is waited for.
-            if not (self._connection.window(call.number) or call.cancelled):
+            if not (self.connection.window(call.number) or call.cancelled):
                 self._receive(self._sock.recv(RECV_BYTES))
 
     def attach(self, loop: AbstractEventLoop) -> None:

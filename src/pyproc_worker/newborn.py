@@ -1,6 +1,6 @@
 """From the fork to `ready`: what a new process does before it serves, and its rehearsal in the zygote.
 
-    descriptors 0-3 -> own user namespace, no capabilities, Landlock, filter (`jail.worker`) -> fresh randomness -> serve
+    descriptors 0-3 -> own user namespace, no capabilities, Landlock, filter (`jail.worker`) -> fresh randomness -> the prepared `serve`
 
 A page that is written after a fork is copied first, at 1 to 4 microseconds: not the work itself but the count of pages that it
 touches is what a start costs. So nothing is imported, converted or made here that can be made before, and the zygote runs
@@ -13,13 +13,13 @@ import gc
 import os
 import socket
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from pyproc_worker import one_thread
 from pyproc_worker.entropy import reseed
 from pyproc_worker.jail.worker import LENT, REHEARSALS, Confinement
-from pyproc_worker.loop import serve
+from pyproc_worker.loop import prepare
 from pyproc_worker.registry import current
 
 CHANNEL = 3
@@ -28,8 +28,8 @@ REPORT_BYTES = 65536
 REHEARSED_BYTES = 65536  # a longer `ready` could fill the socket that nobody reads in a rehearsal
 
 
-def become_worker(limits: dict[str, int], confinement: Confinement | None, fds: list[int], channel: socket.socket) -> NoReturn:
-    """Serve on the lent `fds` until the supervisor hangs up. `channel` holds descriptor 3, which becomes the worker's own."""
+def become_worker(go_on: Callable[[], None], confinement: Confinement | None, fds: list[int]) -> NoReturn:
+    """Serve on the lent `fds` until the supervisor hangs up; `go_on` was prepared for descriptor 3, the worker's own from now."""
     code = 70
     try:
         null = _take(fds, TARGETS)
@@ -40,12 +40,16 @@ def become_worker(limits: dict[str, int], confinement: Confinement | None, fds: 
             os.close(fd)
         reseed()
         gc.enable()
-        serve(channel, current, request_limit=limits["request"], response_limit=limits["response"],
-              details={"pid": os.getpid()})
+        go_on()
         code = 0
     except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
         os.write(2, ("worker could not start: " + traceback.format_exc()[-REPORT_BYTES:]).encode())
     os._exit(code)
+
+
+def serving(channel: socket.socket, limits: dict[str, int]) -> Callable[[], None]:
+    """The rest of a worker's life on `channel`, prepared."""
+    return prepare(channel, current, request_limit=limits["request"], response_limit=limits["response"], details={})
 
 
 def _take(fds: Sequence[int], targets: tuple[int, int, int, int]) -> int:
@@ -73,6 +77,6 @@ def rehearse(limits: dict[str, int], confinement: Confinement, ready_bytes: int)
             ours, theirs = socket.socketpair()
             with ours, theirs:
                 theirs.shutdown(socket.SHUT_WR)
-                serve(ours, current, request_limit=limits["request"], response_limit=limits["response"], details={"pid": 1})
+                serving(ours, limits)()
     except OSError:
         pass  # the script left no descriptors: a slower start is all that follows

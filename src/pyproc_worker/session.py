@@ -55,7 +55,7 @@ class Session:
         sock.setblocking(False)
         self.sock = sock
         self.over = False
-        self._connection = ServerConnection(codec)
+        self.connection = ServerConnection(codec)
         self._submit = submit
         self._wake = wake
         self._lock = threading.RLock()
@@ -79,10 +79,10 @@ class Session:
             if self.over or self._ending:
                 return
             try:
-                events = self._connection.receive(data)
+                events = self.connection.receive(data)
             except RemoteProtocolError as error:
                 self._give_up_all()
-                self._send(self._connection.failure(None, error.code, str(error)))
+                self._send(self.connection.failure(None, error.code, str(error)))
                 self._ending = True
                 self.flush()
             else:
@@ -175,7 +175,7 @@ class Session:
         """Answer with a value, if the call is open. Raises UnencodableValue, LocalProtocolError and leaves it open."""
         with self._lock:
             if self._calls.get(call.number) is call:
-                raw = self._connection.success(call.number, value)
+                raw = self.connection.success(call.number, value)
                 del self._calls[call.number]
                 self._send(raw)
 
@@ -220,7 +220,7 @@ class Session:
     ) -> None:
         if self.over:
             return
-        raw = self._connection.failure(
+        raw = self.connection.failure(
             id,
             failure.code,
             failure.error,
@@ -241,28 +241,20 @@ class Session:
 
     def value(self, call: Call) -> Any:
         """The decoded body. Raises RemoteProtocolError."""
-        return self._connection.value(call.body)
+        return self.connection.value(call.body)
 
     # Port
-
-    @property
-    def codec(self) -> Codec:
-        return self._connection.codec
-
-    @property
-    def response_limit(self) -> int:
-        return self._connection.response_limit
 
     def window(self, call: Call) -> int:
         with self._lock:
             open_still = self._calls.get(call.number) is call and len(self._unread) < UNREAD_BYTES
-            return self._connection.window(call.number) if open_still else 0
+            return self.connection.window(call.number) if open_still else 0
 
     def send_part(self, call: Call, value: Any) -> None:
         with self._lock:
             if self._calls.get(call.number) is not call:
                 raise Cancelled("caller gave up")
-            self._send(self._connection.part(call.number, value))
+            self._send(self.connection.part(call.number, value))
 
     def wait(self, call: Call) -> None:
         with self._lock:

@@ -27,7 +27,7 @@ from pyproc_worker.failure import Unsendable
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from pyproc_wire.codec import Codec
+    from pyproc_wire.connection import WorkerConnection
 
 UNFINISHED: Final = frozenset({GeneratorType, CoroutineType, AsyncGeneratorType})
 """Types of results that `finish` turns into values."""
@@ -37,10 +37,7 @@ class Port(Protocol):
     """One connection, from the side of a running call. All may be called from the thread that runs it."""
 
     @property
-    def codec(self) -> Codec: ...
-
-    @property
-    def response_limit(self) -> int: ...
+    def connection(self) -> WorkerConnection: ...
 
     def window(self, call: Call) -> int:
         """Parts that may be sent now."""
@@ -58,22 +55,22 @@ class Port(Protocol):
 class Size:
     """Adds up the parts of a list that answers a plain call, so that it is refused before it fills the memory."""
 
-    __slots__ = ("_port", "_bytes", "parts")
+    __slots__ = ("_connection", "_bytes", "parts")
 
     def __init__(self, port: Port) -> None:
-        self._port = port
+        self._connection = port.connection
         self._bytes = 0
         self.parts: list[Any] = []
 
     def add(self, part: Any) -> None:
         """Raises Unsendable with the path in the list, or beyond the response limit."""
         try:
-            self._bytes += len(self._port.codec.encode_value(part))
+            self._bytes += len(self._connection.codec.encode_value(part))
         except UnencodableValue as error:
             error.beneath_index(len(self.parts))
             raise Unsendable(error) from error
-        if self._bytes > self._port.response_limit:
-            text = f"parts are more than {self._port.response_limit} bytes together, the limit; ask for a stream"
+        if self._bytes > self._connection.response_limit:
+            text = f"parts are more than {self._connection.response_limit} bytes together, the limit; ask for a stream"
             raise Unsendable(LocalProtocolError(text, code="payload_too_large"))
         self.parts.append(part)
 

@@ -45,11 +45,12 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket, confinement
     try:
         _extend_path(plan)
         # what a worker needs is loaded here, once: an import in each worker cost 15 ms of its start
-        from pyproc_worker.newborn import become_worker, rehearse
+        from pyproc_worker.newborn import become_worker, rehearse, serving
 
         ready_bytes = _load(plan)
         if confinement is not None:
             rehearse(limits, confinement, ready_bytes)
+        go_on = serving(control, limits)
     except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is answered or logged
         text = "".join(traceback.format_exception(error))[-REPORT_BYTES:]
         send_frame(control, {"failed": {"script": plan["script"]["path"], "kind": type(error).__name__, "text": text}})
@@ -64,7 +65,7 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket, confinement
         if not data:
             os._exit(0)
         if confinement is None or _fork(control) == 0:
-            become_worker(limits, confinement, fds, control)
+            become_worker(go_on, confinement, fds)
         for fd in fds:
             os.close(fd)
 

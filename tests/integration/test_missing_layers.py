@@ -25,7 +25,7 @@ import pytest
 
 import pyproc
 from pyproc import Pool, ProtectionUnavailable, PyprocError, Sandbox
-from pyproc.sandbox import plan, profile, seccomp
+from pyproc.sandbox import oci, plan, seccomp
 from pyproc_worker.jail import libc
 from pyproc_worker.jail import seccomp as loader
 
@@ -119,7 +119,7 @@ def main() -> None:
         close_groups()
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1)
     rules = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": asked["rules"]}
-    loader.load(seccomp.compile_profile(profile.parse(json.dumps(rules))))
+    loader.load(seccomp.compile_profile(oci.parse(json.dumps(rules))))
     before = left()
     pools = {name: outcome(layers) for name, layers in asked["pools"].items()}
     print(json.dumps({"pools": pools, "before": before, "after": left(), "doctor": doctor(asked["doctor"])}))

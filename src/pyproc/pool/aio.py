@@ -44,13 +44,10 @@ class AsyncPool:
     async def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        seconds = core.seconds(method, timeout)
-        deadline = monotonic() + seconds
-        worker = core.checkout.take()
+        worker, deadline = core.lend(method, timeout)
         if worker is None:
             worker = await self._wait(method, deadline)
-            seconds = max(0.0, deadline - monotonic())
-        frame = core.begin(worker, method, body, deadline, seconds)
+        frame = core.begin(worker, method, body, deadline)
         try:
             await self._send(worker.sock, frame)
             while True:
@@ -69,13 +66,10 @@ class AsyncPool:
                      timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
         """The parts of a generator as they come; closing it cancels the call."""
         core = self._core
-        seconds = core.seconds(method, timeout)
-        deadline = monotonic() + seconds
-        worker = core.checkout.take()
+        worker, deadline = core.lend(method, timeout)
         if worker is None:
             worker = await self._wait(method, deadline)
-            seconds = max(0.0, deadline - monotonic())
-        frame = core.begin(worker, method, body, deadline, seconds, stream=True)
+        frame = core.begin(worker, method, body, deadline, stream=True)
         id, taken, over = worker.call_id, 0, False
         try:
             await self._send(worker.sock, frame)

@@ -1,6 +1,6 @@
 """What both faces of a pool share: a call from its first check to its value or error. Nothing here waits for an answer.
 
-    seconds -> take a worker (checkout) -> begin -> [the face sends, and receives events] -> finish | lost | abandoned
+    lend a worker, or queue (checkout) -> begin -> [the face sends, and receives events] -> finish | lost | abandoned
 
 Each accepted call is counted once at its begin and once at its end, whatever that is. A refusal is a typed error, never a
 hang. What is done for each call is written out in `begin`, `finish` and `give_back`; all else is in other functions.
@@ -13,6 +13,7 @@ import math
 import os
 import secrets
 import weakref
+from time import monotonic
 from typing import Any
 
 from pyproc.config.units import parse_time
@@ -114,12 +115,18 @@ class Core:
 
     # -- a call ------------------------------------------------------------------------------------------------------
 
-    def begin(self, worker: Worker, method: str, body: Any, deadline: float, seconds: float, *, stream: bool = False) -> bytes:
-        """Encode the request and arm the deadline, `seconds` from now; the worker is busy from here on. Raises CallError;
-        gives it back then."""
+    def lend(self, method: str, timeout: float | str | None) -> tuple[Worker | None, float]:
+        """An idle worker, or None when the call has to queue, and when the call must be over, on time.monotonic(). Raises as
+        `seconds`."""
+        deadline = monotonic() + self.seconds(method, timeout)
+        return self.checkout.take(), deadline
+
+    def begin(self, worker: Worker, method: str, body: Any, deadline: float, *, stream: bool = False) -> bytes:
+        """Encode the request and arm the deadline; the worker is busy from here on. Raises CallError; gives it back then."""
         id = next(worker.ids)
+        left = int((deadline - monotonic()) * 1000)
         try:
-            frame = worker.connection.request(id, method, body, deadline_ms=int(seconds * 1000) or 1, stream=stream)
+            frame = worker.connection.request(id, method, body, deadline_ms=left if left > 0 else 1, stream=stream)
         except _UNSENDABLE as error:
             self.give_back(worker)
             raise _unsendable(error) from error

@@ -35,13 +35,10 @@ class Pool:
     def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        seconds = core.seconds(method, timeout)
-        deadline = monotonic() + seconds
-        worker = core.checkout.take()
+        worker, deadline = core.lend(method, timeout)
         if worker is None:
             worker = self._wait(method, deadline)
-            seconds = max(0.0, deadline - monotonic())
-        frame = core.begin(worker, method, body, deadline, seconds)
+        frame = core.begin(worker, method, body, deadline)
         try:
             sock = worker.sock
             sock.sendall(frame)
@@ -85,13 +82,10 @@ class Pool:
     def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
         """The parts of a generator as they come; closing the iterator cancels the call."""
         core = self._core
-        seconds = core.seconds(method, timeout)
-        deadline = monotonic() + seconds
-        worker = core.checkout.take()
+        worker, deadline = core.lend(method, timeout)
         if worker is None:
             worker = self._wait(method, deadline)
-            seconds = max(0.0, deadline - monotonic())
-        frame = core.begin(worker, method, body, deadline, seconds, stream=True)
+        frame = core.begin(worker, method, body, deadline, stream=True)
         id, taken, over = worker.call_id, 0, False
         try:
             worker.sock.sendall(frame)

@@ -27,7 +27,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from pyproc.sandbox.profile import (
+from pyproc.sandbox.needs import require_start
+from pyproc.sandbox.rules import (
     ACTION_MASK,
     ALLOW,
     ERRNO,
@@ -39,7 +40,6 @@ from pyproc.sandbox.profile import (
     Profile,
     ProfileError,
     Rule,
-    require_start,
     syscall_table,
 )
 from pyproc.sandbox.seccomp import INSTRUCTION, JEQ, compile_profile

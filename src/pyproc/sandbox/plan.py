@@ -19,6 +19,7 @@ from pyproc.errors import ConfigError, ProtectionUnavailable
 from pyproc.sandbox import derive, profile
 from pyproc.sandbox.interpreter import Interpreter
 from pyproc.sandbox.probe import NEEDS
+from pyproc.sandbox.rules import Profile, ProfileError
 
 REQUIRED = frozenset({"no_new_privs", "capabilities", "rlimits", "descriptors", "environment", "seccomp"})
 FILESYSTEM_WALLS = ("mount_namespace", "landlock")
@@ -39,7 +40,8 @@ class LayerState(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """`document` for the jail; `environment`; the maps that the supervisor writes; the ids that it expects to see."""
+    """`document` for the jail; `environment`; the maps that the supervisor writes; the ids that it expects to see;
+    `remarks`: what an operator should read about the profile."""
 
     document: dict[str, Any]
     environment: dict[str, str]
@@ -49,6 +51,7 @@ class Plan(msgspec.Struct, frozen=True):
     deny_setgroups: bool
     host_uid: int
     host_gid: int
+    remarks: tuple[str, ...]
 
 
 def layers(sandbox: Sandbox, granted: Mapping[str, str]) -> dict[str, LayerState]:
@@ -95,7 +98,8 @@ def build(
         "links": {f"/{name}": os.readlink(f"/{name}") for name in ("lib", "lib64", "bin", "sbin")
                   if os.path.islink(f"/{name}")},
         "scratch": {"path": SCRATCH, "bytes": sandbox.scratch or 0, "files": limits.scratch_files},
-        "hostname": "sandbox", "rlimits": rlimits(limits, workers, address_space="cgroup" not in on),
+        "hostname": "sandbox", "rlimits": rlimits(limits, workers, address_space="cgroup" not in on,
+                                                      own_uid=uid == 0 or "user" in namespaces),
         "become": become, "bounding": uid == 0 or "user" in namespaces,
         "landlock": {"abi": min(landlock_abi, 7), "rules": [(p, "read") for p in readable]
                      + [(p, "write" if p == "/dev/null" else "read") for p in DEVICES]
@@ -113,14 +117,20 @@ def build(
     inner = "".join(("0 0 1", f"\n{INNER_ID} {host_uid} 1")) if uid == 0 else f"0 {uid} 1"
     inner_gid = "".join(("0 0 1", f"\n{INNER_ID} {host_gid} 1")) if uid == 0 else f"0 {gid} 1"
     home = {"HOME": SCRATCH, "TMPDIR": SCRATCH, "LC_CTYPE": "C.UTF-8", **ONE_THREAD}
-    return Plan(document, {**home, **environment}, decided, inner, inner_gid, uid != 0, host_uid, host_gid)
+    return Plan(document, {**home, **environment}, decided, inner, inner_gid, uid != 0, host_uid, host_gid,
+                rules.remarks())
 
 
-def rlimits(limits: Limits, workers: int, *, address_space: bool) -> dict[str, list[int]]:
-    """RLIMIT name -> [soft, hard], for the zygote and so for what it forks. NPROC is narrowed for each worker later."""
-    tasks = workers * (limits.threads + limits.processes) + 16
-    flat = {"CORE": 0, "NOFILE": limits.open_files, "FSIZE": limits.file_size, "NPROC": tasks, "MEMLOCK": 0,
-            "MSGQUEUE": 0, "SIGPENDING": 64, "NICE": 0, "RTPRIO": 0}
+def rlimits(limits: Limits, workers: int, *, address_space: bool, own_uid: bool) -> dict[str, list[int]]:
+    """RLIMIT name -> [soft, hard], for the zygote and so for what it forks. NPROC is narrowed for each worker later.
+
+    `own_uid`: nothing else runs under the workers' uid, as the kernel counts NPROC over all of a uid's processes in a user
+    namespace: set where the user's own programs count too, it would refuse an honest thread.
+    """
+    flat = {"CORE": 0, "NOFILE": limits.open_files, "FSIZE": limits.file_size, "MEMLOCK": 0, "MSGQUEUE": 0, "SIGPENDING": 64,
+            "NICE": 0, "RTPRIO": 0}
+    if own_uid:
+        flat["NPROC"] = workers * (limits.threads + limits.processes) + 16
     if address_space:
         flat["AS"] = limits.memory
     seconds = max(1, int(limits.cpu_time))
@@ -138,14 +148,11 @@ def _outermost(paths: list[str]) -> list[str]:
     return kept
 
 
-def _from_file(path: str) -> profile.Profile:
+def _from_file(path: str) -> Profile:
     try:
-        with open(path, "rb") as file:
-            parsed = profile.parse(file.read())
-        profile.require_start(parsed)
-    except (OSError, profile.ProfileError) as error:
-        raise ConfigError(f"sandbox profile {path!r}: {error}") from error
-    return parsed
+        return profile.load(path)
+    except ProfileError as error:
+        raise ConfigError(f"sandbox {error}") from error
 
 
 def _refuse(layer: str, detail: str) -> None:

@@ -13,35 +13,9 @@ from __future__ import annotations
 import os
 from importlib.resources import files
 
-from pyproc.sandbox.needs import NEEDED, missing, require_start
-from pyproc.sandbox.oci import ACTIONS, ERRNO_MAX, GOARCH, OPERATORS, parse
-from pyproc.sandbox.oci_export import to_oci
-from pyproc.sandbox.remarks import EXPOSING
-from pyproc.sandbox.rules import (
-    ACTION_MASK,
-    ALLOW,
-    ERRNO,
-    KILL_PROCESS,
-    KILL_THREAD,
-    LOG,
-    MACHINES,
-    NOTIFY,
-    TRACE,
-    TRAP,
-    U32,
-    U64,
-    Condition,
-    Profile,
-    ProfileError,
-    Rule,
-    syscall_table,
-)
-
-__all__ = [
-    "ACTIONS", "ACTION_MASK", "ALLOW", "ERRNO", "ERRNO_MAX", "EXPOSING", "GOARCH", "KILL_PROCESS", "KILL_THREAD", "LOG",
-    "MACHINES", "NEEDED", "NOTIFY", "OPERATORS", "SHIPPED", "TRACE", "TRAP", "U32", "U64", "Condition", "Profile",
-    "ProfileError", "Rule", "load", "missing", "parse", "require_start", "shipped", "syscall_table", "to_oci",
-]  # fmt: skip
+from pyproc.sandbox.needs import require_start
+from pyproc.sandbox.oci import parse
+from pyproc.sandbox.rules import Profile, ProfileError
 
 SHIPPED = ("strict", "default")
 FILE_MAX = 4 << 20  # bytes; the largest profile of a container engine is 20 KiB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Sequence
@@ -9,10 +10,13 @@ from collections.abc import Sequence
 from pyproc.sandbox import interpreter as interpreters
 from pyproc.sandbox import plan as plans
 from pyproc.sandbox import probe
-from pyproc.sandbox.profile import syscall_table
+from pyproc.sandbox.rules import syscall_table
 from pyproc.supervisor.loop import Loop
+from pyproc.supervisor.output import printable
 from pyproc.supervisor.spec import WorkerSpec
 from pyproc.supervisor.tree import Owner, Tree
+
+log = logging.getLogger("pyproc")
 
 
 class Nursery:
@@ -27,7 +31,10 @@ class Nursery:
         granted, self._abi = probe.granted()
         self._granted = {**granted, "cgroup": no_cgroup}
         self._names = {number: name for name, number in syscall_table(platform.machine()).items()}
-        self.layers = self._plan(0).layers
+        first = self._plan(0)
+        self.layers = first.layers
+        for remark in first.remarks:
+            log.warning("profile_remark pool=%s text=%s", spec.name, printable(remark))
 
     def plant(self, owner: Owner, ordinal: int) -> Tree:
         """Boot one zygote. Raises ConfigError, ProtectionUnavailable."""

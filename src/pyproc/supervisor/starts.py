@@ -216,7 +216,7 @@ class Starts:
     def _bound(self, worker: Worker) -> str:
         limits = self._spec.limits
         try:
-            if "rlimits" in worker.tree.layers:
+            if {"rlimits", "user_namespace"} <= worker.tree.layers:  # else the limit would count the uid's other processes
                 tasks = limits.threads + limits.processes
                 resource.prlimit(worker.pid, resource.RLIMIT_NPROC, (tasks, tasks))
             self._join(worker, worker.pid)

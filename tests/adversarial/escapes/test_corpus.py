@@ -71,7 +71,7 @@ def test_a_bad_row_is_refused_by_name(bad: dict[str, object], named: str):
 
 
 def test_numbers_are_those_of_the_filter_tables():
-    from pyproc.sandbox.profile import syscall_table
+    from pyproc.sandbox.rules import syscall_table
 
     for machine in corpus.MACHINES:
         table = syscall_table(machine)

@@ -26,12 +26,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyproc.sandbox import derive, profile, seccomp
+from pyproc.sandbox.rules import ALLOW, ERRNO, NOTIFY, syscall_table
 
 UNDER = Path(__file__).resolve().parent / "workloads" / "under.py"
 RECEIVE, SEND, CONTINUE = 0xC0502100, 0xC0182101, 1  # SECCOMP_IOCTL_NOTIF_*, linux/seccomp.h: sizes 80 and 24
 NOTIF, ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 PIDFD_GETFD = 438
-ENOSYS = profile.ERRNO | 38
+ENOSYS = ERRNO | 38
 SECONDS = 120
 
 
@@ -48,7 +49,7 @@ class Run:
 def asking(program: bytes) -> bytes:
     """`program` with its ALLOW and ENOSYS turned into questions."""
     asked = [
-        (code, yes, no, profile.NOTIFY if code == 0x06 and k in (profile.ALLOW, ENOSYS) else k)
+        (code, yes, no, NOTIFY if code == 0x06 and k in (ALLOW, ENOSYS) else k)
         for code, yes, no, k in seccomp.INSTRUCTION.iter_unpack(program)
     ]
     return b"".join(seccomp.INSTRUCTION.pack(*one) for one in asked)
@@ -98,7 +99,7 @@ def run(python: str, name: str, workload: Path, scratch: Path, *, observed: bool
     """Run `workload` with `python` under the worker filter of the shipped profile `name`."""
     base = profile.shipped(name)
     program, offsets = derive.worker_template(base)
-    table = profile.syscall_table(base.machine)
+    table = syscall_table(base.machine)
     told = {
         "program": (asking(program) if observed else program).hex(), "pid_at": list(offsets),
         "listener": table["seccomp"] if observed else None,

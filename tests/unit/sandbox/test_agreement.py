@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyproc.sandbox import derive, profile, seccomp
+from pyproc.sandbox import derive, oci, oci_export, profile, seccomp
+from pyproc.sandbox.rules import Profile, syscall_table
 
 COUNT = int(os.environ.get("PYPROC_SOAK", "400000"))  # 10 documents and machines: 4 million
 SEED = int(os.environ.get("PYPROC_SEED", random.SystemRandom().randrange(2**32)))
@@ -39,7 +40,7 @@ _spec.loader.exec_module(judges)
 def every_operator() -> dict[str, Any]:
     """Each operator in both widths on small and great values: alone, as alternatives, conjoined, in a row."""
     rng, rules, call = random.Random(7), list[dict[str, Any]](), ""
-    calls = iter(sorted(profile.syscall_table("x86_64").keys() & profile.syscall_table("aarch64").keys()))
+    calls = iter(sorted(syscall_table("x86_64").keys() & syscall_table("aarch64").keys()))
     for op in judges.OPERATORS:
         for width in (32, 64):
             for value in (0, 5, 0x80000000, 0xFFFFFFFF, *((1 << 32, 0x7_0000_0005, 2**64 - 1) if width == 64 else ())):
@@ -65,8 +66,8 @@ def document(name: str) -> dict[str, Any]:
     return found
 
 
-def read(raw: dict[str, Any], machine: str) -> profile.Profile:
-    return profile.parse(json.dumps(raw), machine=machine, kernel=KERNEL)
+def read(raw: dict[str, Any], machine: str) -> Profile:
+    return oci.parse(json.dumps(raw), machine=machine, kernel=KERNEL)
 
 
 def agree(got: np.ndarray, wanted: np.ndarray, calls: Any, *, what: str) -> None:
@@ -79,10 +80,10 @@ def agree(got: np.ndarray, wanted: np.ndarray, calls: Any, *, what: str) -> None
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_compiled_filter_decides_as_the_text_says(name: str, machine: str) -> None:
-    raw, table = document(name), dict(profile.syscall_table(machine))
+    raw, table = document(name), dict(syscall_table(machine))
     found = read(raw, machine)
     program, rng, allowed = seccomp.compile_profile(found), np.random.default_rng(SEED), 0
-    exported = json.loads(profile.to_oci(found))
+    exported = json.loads(oci_export.to_oci(found))
     again = None if name == "operators" else seccomp.compile_profile(read(exported, machine))  # too long: masks for each compare
     print(f"seed {SEED}, {COUNT} tuples, {len(program) // 8} instructions, exported and read again {len(again or b'') // 8}")
     for calls in judges.draw(rng, raw, table, machine, COUNT):
@@ -100,9 +101,9 @@ def test_compiled_filter_decides_as_the_text_says(name: str, machine: str) -> No
 @pytest.mark.parametrize("derived", [derive.zygote_rules, derive.worker_rules])
 def test_derived_filters_decide_as_their_rules_say(derived: Any, name: str, machine: str) -> None:
     found = derived(read(document(name), machine))
-    exported = json.loads(profile.to_oci(found))
+    exported = json.loads(oci_export.to_oci(found))
     program, rng = seccomp.compile_profile(found), np.random.default_rng(SEED)
-    table = dict(profile.syscall_table(machine))
+    table = dict(syscall_table(machine))
     called = {number: call for call, number in table.items()}
     for calls in judges.draw(rng, exported, table, machine, COUNT // 10):
         got = judges.machine(program, calls)
@@ -114,7 +115,7 @@ def test_derived_filters_decide_as_their_rules_say(derived: Any, name: str, mach
 
 
 def test_simulation_is_the_machine_of_the_tests() -> None:
-    raw, table, rng = document("default"), dict(profile.syscall_table("x86_64")), np.random.default_rng(SEED)
+    raw, table, rng = document("default"), dict(syscall_table("x86_64")), np.random.default_rng(SEED)
     program = seccomp.compile_profile(read(raw, "x86_64"))
     for calls in judges.draw(rng, raw, table, "x86_64", 3000):
         got = judges.machine(program, calls)
@@ -125,9 +126,9 @@ def test_simulation_is_the_machine_of_the_tests() -> None:
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("name", ["strict", "default", "docker", "podman"])
 def test_compiled_filter_decides_as_libseccomp_does_for_every_number(name: str, machine: str) -> None:
-    lib, table = judges.libseccomp(), dict(profile.syscall_table(machine))
+    lib, table = judges.libseccomp(), dict(syscall_table(machine))
     found = read(document(name), machine)
-    exported = json.loads(profile.to_oci(found))
+    exported = json.loads(oci_export.to_oci(found))
     ours, (theirs, unknown) = seccomp.compile_profile(found), judges.their_program(lib, exported, machine)
     numbers = [n for n in range(max(table.values()) + 1) if n not in {table[call] for call in unknown}]
     assert len(numbers) > 440, f"libseccomp knows too few calls of this profile: {unknown}"

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from pyproc.sandbox import derive, profile, seccomp
-from pyproc.sandbox.profile import ALLOW, ERRNO, NOTIFY, Profile, ProfileError
+from pyproc.sandbox import derive, needs, oci, profile, seccomp
+from pyproc.sandbox.rules import ALLOW, ERRNO, MACHINES, NOTIFY, Profile, ProfileError, syscall_table
 
-MACHINES = list(profile.MACHINES)
+MACHINES = list(MACHINES)
 PID, HIGH = 77, 1 << 32
 EPERM, ENOSYS = ERRNO | 1, ERRNO | 38
 FORK, THREAD = derive.FORK_FLAGS, 0x3D0F00
@@ -30,7 +30,7 @@ def filters(name: str, machine: str) -> tuple[Profile, bytes, bytes]:
 
 
 def answers(name: str, machine: str, call: str, args: Sequence[int]) -> tuple[int, int] | None:
-    nr = profile.syscall_table(machine).get(call)
+    nr = syscall_table(machine).get(call)
     if nr is None:
         return None
     _, zygote, worker = filters(name, machine)
@@ -233,7 +233,7 @@ def test_first_filter_adds_nothing_but_the_steps(name: str) -> None:
     base, zygote, _ = filters(name, "x86_64")
     plain = seccomp.compile_profile(base)
     added = set()
-    for call, nr in profile.syscall_table("x86_64").items():
+    for call, nr in syscall_table("x86_64").items():
         for args in [
             (v, w, 0, 0, 0, 0) for v in (*range(80), FORK, THREAD, 0x10000000, 2**32 - 1) for w in (0, 1)
         ]:
@@ -263,13 +263,13 @@ HOSTILE = {
 @pytest.mark.parametrize("machine", MACHINES)
 def test_no_profile_lets_import_time_code_fake_later_confinement(kind: str, machine: str) -> None:
     default, listed = HOSTILE[kind]
-    names = sorted(profile.syscall_table(machine))
+    names = sorted(syscall_table(machine))
     raw = {
         "defaultAction": default,
         "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}] if listed else [],
     }
-    base = profile.parse(json.dumps(raw), machine=machine)
-    table, arch = profile.syscall_table(machine), seccomp.AUDIT_ARCH[machine]
+    base = oci.parse(json.dumps(raw), machine=machine)
+    table, arch = syscall_table(machine), seccomp.AUDIT_ARCH[machine]
     zygote, worker = derive.zygote_filter(base), derive.worker_filter(base, PID)
     for call, args, first in [
         ("seccomp", (1, 0), NOTIFY), ("seccomp", (1, 8), EPERM), ("seccomp", (0, 0), EPERM),
@@ -288,24 +288,24 @@ def test_no_profile_lets_import_time_code_fake_later_confinement(kind: str, mach
 
 
 def profile_with(*extra: dict[str, object]) -> Profile:
-    needed = sorted({n for n, _ in profile.NEEDED})
+    needed = sorted({n for n, _ in needs.NEEDED})
     raw = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "syscalls": [*extra, {"names": needed, "action": "SCMP_ACT_ALLOW"}],
     }
-    return profile.parse(json.dumps(raw), machine="x86_64")
+    return oci.parse(json.dumps(raw), machine="x86_64")
 
 
 def test_questions_of_the_profile_itself_are_left_to_the_first_filter() -> None:
     base = profile_with({"names": ["socket"], "action": "SCMP_ACT_NOTIFY"})
-    nr = profile.syscall_table("x86_64")["socket"]
+    nr = syscall_table("x86_64")["socket"]
     assert seccomp.simulate(derive.zygote_filter(base), nr) == NOTIFY
     assert seccomp.simulate(derive.worker_filter(base, PID), nr) == ALLOW
 
 
 def test_profile_without_threads_signals_and_messages_still_makes_workers() -> None:
     base = profile_with()
-    table = profile.syscall_table("x86_64")
+    table = syscall_table("x86_64")
     zygote, worker = derive.zygote_filter(base), derive.worker_filter(base, PID)
     assert seccomp.simulate(zygote, table["clone"], [FORK]) == NOTIFY
     assert seccomp.simulate(zygote, table["clone"], [THREAD]) == EPERM
@@ -315,7 +315,7 @@ def test_profile_without_threads_signals_and_messages_still_makes_workers() -> N
 
 
 def test_profile_that_cannot_start_is_refused_before_anything_is_derived() -> None:
-    base = profile.parse('{"defaultAction": "SCMP_ACT_ERRNO"}', machine="x86_64")
+    base = oci.parse('{"defaultAction": "SCMP_ACT_ERRNO"}', machine="x86_64")
     for derived in (derive.zygote_filter, derive.worker_template):
         with pytest.raises(ProfileError, match="cannot start CPython"):
             derived(base)

@@ -28,9 +28,10 @@ import time
 import pytest
 
 from pyproc.sandbox import derive, profile
+from pyproc.sandbox.rules import MACHINES, syscall_table
 
 pytestmark = pytest.mark.skipif(
-    platform.system() != "Linux" or platform.machine() not in profile.MACHINES,
+    platform.system() != "Linux" or platform.machine() not in MACHINES,
     reason="seccomp needs Linux on x86_64 or aarch64",
 )
 
@@ -140,7 +141,7 @@ def descriptor_of(pid: int, number: int) -> int:
 @pytest.mark.parametrize("name", ["strict", "default"])
 def test_two_filters_and_a_supervisor_confine_a_worker(name: str) -> None:
     base = profile.shipped(name)
-    table = profile.syscall_table(base.machine)
+    table = syscall_table(base.machine)
     program, offsets = derive.worker_template(base)
     plan = {
         "zygote": derive.zygote_filter(base).hex(),

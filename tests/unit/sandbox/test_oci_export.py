@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyproc.sandbox import derive, profile
-from pyproc.sandbox.profile import ALLOW, ERRNO, KILL_THREAD, Condition, Profile, ProfileError, Rule
+from pyproc.sandbox import derive, oci, oci_export, profile
+from pyproc.sandbox.rules import ALLOW, ERRNO, KILL_THREAD, MACHINES, Condition, Profile, ProfileError, Rule
 
 OPS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 EDGES = [0, 1, 2, 5, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF]
@@ -27,7 +27,7 @@ def one(*conditions: Condition, action: int = ALLOW) -> Profile:
 
 
 def again(found: Profile) -> Profile:
-    return profile.parse(profile.to_oci(found), machine=found.machine)
+    return oci.parse(oci_export.to_oci(found), machine=found.machine)
 
 
 conditions = st.builds(
@@ -61,27 +61,27 @@ def test_exported_compare_at_its_edges(op: str, value: int) -> None:
 
 
 @pytest.mark.parametrize("name", profile.SHIPPED)
-@pytest.mark.parametrize("machine", profile.MACHINES)
+@pytest.mark.parametrize("machine", MACHINES)
 def test_export_has_no_key_of_ours_and_keeps_the_reasons(name: str, machine: str) -> None:
     found = profile.shipped(name, machine=machine)
-    raw: dict[str, Any] = json.loads(profile.to_oci(found))
+    raw: dict[str, Any] = json.loads(oci_export.to_oci(found))
     assert set(raw) == {"defaultAction", "defaultErrnoRet", "architectures", "syscalls"}
     assert {key for entry in raw["syscalls"] for key in entry} <= OCI_KEYS
     assert {key for entry in raw["syscalls"] for arg in entry.get("args", []) for key in arg} <= {"index", "op", "value", "valueTwo"}
     told = again(found)
     assert {(r.name, r.reason) for r in told.rules} == {(r.name, r.reason) for r in found.rules}
-    assert profile.to_oci(told) == profile.to_oci(found), "a second export changes nothing more"
+    assert oci_export.to_oci(told) == oci_export.to_oci(found), "a second export changes nothing more"
     assert told.remarks() == ()
 
 
 def test_two_conditions_on_one_argument_become_one_mask() -> None:
     before = one(condition(0, "MASKED_EQ", 0xF0, 0x10), condition(0, "MASKED_EQ", 0x0F, 0x02), condition(1, "EQ", 7))
-    args = json.loads(profile.to_oci(before))["syscalls"][0]["args"]
+    args = json.loads(oci_export.to_oci(before))["syscalls"][0]["args"]
     assert [(a["index"], a["value"], a["valueTwo"]) for a in args] == [(0, 0xFF, 0x12), (1, 0xFFFFFFFF, 7)]
     never = one(condition(0, "MASKED_EQ", 1, 1), condition(0, "EQ", 2))
-    assert json.loads(profile.to_oci(never))["syscalls"] == [], "they exclude each other: the rule never applied"
+    assert json.loads(oci_export.to_oci(never))["syscalls"] == [], "they exclude each other: the rule never applied"
     with pytest.raises(ProfileError, match="read has SCMP_CMP_GT and SCMP_CMP_LT on argument 0: the OCI format has no word"):
-        profile.to_oci(one(condition(0, "GT", 1, width=64), condition(0, "LT", 9, width=64)))
+        oci_export.to_oci(one(condition(0, "GT", 1, width=64), condition(0, "LT", 9, width=64)))
 
 
 def test_derived_filters_can_be_shown_as_files_too() -> None:
@@ -90,7 +90,7 @@ def test_derived_filters_can_be_shown_as_files_too() -> None:
         assert again(found).decide(call, args) == found.decide(call, args)
 
 
-@pytest.mark.parametrize("action", sorted({v for v in profile.ACTIONS.values() if v != ERRNO} | {ERRNO | 38, KILL_THREAD}))
+@pytest.mark.parametrize("action", sorted({v for v in oci.ACTIONS.values() if v != ERRNO} | {ERRNO | 38, KILL_THREAD}))
 def test_every_answer_is_written_and_read_again(action: int) -> None:
     assert again(Profile("x86_64", action, (Rule("read", 0, action),))).decide("read") == action
     assert again(Profile("x86_64", action, ())).default == action

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pyproc import ConfigError, Pool, Sandbox
-from pyproc.sandbox import profile, seccomp
-from pyproc.sandbox.profile import ALLOW, ERRNO, ProfileError
+from pyproc.sandbox import needs, oci, profile, seccomp
+from pyproc.sandbox.rules import ALLOW, ERRNO, MACHINES, Profile, ProfileError
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "seccomp"
 ENGINES = ("docker", "podman")
@@ -21,16 +21,16 @@ EPERM, ENOSYS = ERRNO | 1, ERRNO | 38
 SEED = int(os.environ.get("PYPROC_SEED", random.SystemRandom().randrange(2**32)))
 
 
-def engine(name: str, **options: Any) -> profile.Profile:
+def engine(name: str, **options: Any) -> Profile:
     text = (VECTORS / f"{name}-default.json").read_bytes()
-    return profile.parse(text, machine=options.pop("machine", "x86_64"), **{"kernel": (6, 1), **options})
+    return oci.parse(text, machine=options.pop("machine", "x86_64"), **{"kernel": (6, 1), **options})
 
 
-@pytest.mark.parametrize("machine", profile.MACHINES)
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("name", ENGINES)
 def test_profile_of_a_container_engine_compiles_starts_cpython_and_has_no_unknown_name(name: str, machine: str) -> None:
     found = engine(name, machine=machine)
-    assert (profile.missing(found), found.unknown) == ([], ())
+    assert (needs.missing(found), found.unknown) == ([], ())
     assert {"socketcall", "waitpid"} <= set(found.absent), "names of other machines are reported apart"
     assert any("SCMP_ARCH_" in note for note in found.notes)
     assert 100 < len(seccomp.compile_profile(found)) // 8 < 1000
@@ -63,9 +63,9 @@ def test_capabilities_and_kernel_select_the_entries_of_an_engine() -> None:
 )
 def test_errno_is_read_by_its_name_as_podman_writes_it(more: dict[str, Any], wanted: int) -> None:
     raw = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO", **more}]}
-    assert profile.parse(json.dumps(raw), machine="x86_64").decide("read") == ERRNO | wanted
+    assert oci.parse(json.dumps(raw), machine="x86_64").decide("read") == ERRNO | wanted
     top = {"defaultAction": "SCMP_ACT_ERRNO", **{f"default{k[0].upper()}{k[1:]}": v for k, v in more.items()}}
-    assert profile.parse(json.dumps(top), machine="x86_64").default == ERRNO | wanted
+    assert oci.parse(json.dumps(top), machine="x86_64").default == ERRNO | wanted
 
 
 def test_order_that_an_engine_would_not_keep_is_remarked() -> None:
@@ -79,13 +79,13 @@ def test_order_that_an_engine_would_not_keep_is_remarked() -> None:
             {"names": ["close"], "action": "SCMP_ACT_ERRNO"}, {"names": ["close"], "action": "SCMP_ACT_ALLOW"},
         ],
     }  # fmt: skip
-    found = profile.parse(json.dumps(raw), machine="x86_64").remarks()
+    found = oci.parse(json.dumps(raw), machine="x86_64").remarks()
     assert [text.split()[0] for text in found] == ["read", "close"]
 
 
 def test_misspelled_name_is_remarked_and_not_dropped_in_silence() -> None:
     raw = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["raed", "stat64"], "action": "SCMP_ACT_ALLOW"}]}
-    found = profile.parse(json.dumps(raw), machine="x86_64")
+    found = oci.parse(json.dumps(raw), machine="x86_64")
     assert (found.unknown, found.absent) == (("raed",), ("stat64",))
     assert "raed is no system call" in found.remarks()[0]
 
@@ -178,7 +178,7 @@ def test_mutated_profile_is_read_or_refused_and_nothing_else(name: str) -> None:
     for turn in range(1000):
         text = json.dumps(mutated(rng, raw))
         try:
-            seccomp.compile_profile(profile.parse(text, machine="x86_64", kernel=(6, 1)))
+            seccomp.compile_profile(oci.parse(text, machine="x86_64", kernel=(6, 1)))
         except ProfileError as error:
             refused += 1
             assert 20 < len(str(error)) < 900 and "\n" not in str(error), f"seed {SEED}, turn {turn}: {error}"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pyproc.sandbox import profile
-from pyproc.sandbox.profile import ALLOW, ERRNO, KILL_THREAD, LOG, NOTIFY, ProfileError
+from pyproc.sandbox import needs, oci, profile
+from pyproc.sandbox.rules import ALLOW, ERRNO, KILL_THREAD, LOG, MACHINES, NOTIFY, Profile, ProfileError, syscall_table
 
 SHIPPED = ("strict", "default")
 
@@ -28,8 +28,8 @@ def arg(index: int, op: str, value: float, **more: int) -> dict[str, Any]:
 
 def read(
     *syscalls: dict[str, Any], machine: str = "x86_64", kernel: tuple[int, int] = (6, 1), **options: Any
-) -> profile.Profile:
-    return profile.parse(document(*syscalls), machine=machine, kernel=kernel, **options)
+) -> Profile:
+    return oci.parse(document(*syscalls), machine=machine, kernel=kernel, **options)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def read(
 )
 def test_bad_profile_is_refused_with_value_and_remedy(text: str, named: str, remedy: str) -> None:
     with pytest.raises(ProfileError) as refused:
-        profile.parse(text, machine="x86_64")
+        oci.parse(text, machine="x86_64")
     assert named in str(refused.value)
     assert remedy in str(refused.value)
     assert isinstance(refused.value, ValueError)
 
 
 def test_actions_and_errno_values_are_read() -> None:
-    found = profile.parse(
+    found = oci.parse(
         document(
             {"name": "read", "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
             {"names": ["write"], "action": "SCMP_ACT_NOTIFY"},
@@ -183,14 +183,14 @@ def test_architecture_map_of_docker_is_read_and_foreign_modes_are_noted() -> Non
         {"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]},
         {"architecture": "SCMP_ARCH_RISCV64", "subArchitectures": None},
     ]
-    found = profile.parse(document(archMap=maps), machine="x86_64")
+    found = oci.parse(document(archMap=maps), machine="x86_64")
     assert "SCMP_ARCH_X32" in found.notes[0]
     with pytest.raises(ProfileError, match="SCMP_ARCH_AARCH64"):
-        profile.parse(document(archMap=maps), machine="aarch64")
+        oci.parse(document(archMap=maps), machine="aarch64")
 
 
 def test_denylist_and_exposing_calls_are_noted() -> None:
-    found = profile.parse(
+    found = oci.parse(
         document(allow("ptrace"), defaultAction="SCMP_ACT_ALLOW", flags=["SECCOMP_FILTER_FLAG_LOG"]),
         machine="x86_64",
     )
@@ -201,23 +201,23 @@ def test_denylist_and_exposing_calls_are_noted() -> None:
 
 def test_profile_of_the_security_guide_is_refused_with_the_names_it_lacks() -> None:
     guide = document(allow("read", "write", "open", "close"), architectures=["SCMP_ARCH_X86_64"])
-    found = profile.parse(guide, machine="x86_64")
-    lacking = profile.missing(found)
+    found = oci.parse(guide, machine="x86_64")
+    lacking = needs.missing(found)
     assert {"brk", "mmap", "openat", "futex", "exit_group"} <= set(lacking)
     assert not {"read", "write", "close"} & set(lacking)
     with pytest.raises(ProfileError, match=f"lacks {', '.join(lacking)}: allow them"):
-        profile.require_start(found)
+        needs.require_start(found)
 
 
 def test_call_that_is_allowed_with_the_wrong_arguments_is_missing() -> None:
-    assert "mmap" in profile.missing(read(allow("mmap", args=[arg(3, "EQ", 1)])))
+    assert "mmap" in needs.missing(read(allow("mmap", args=[arg(3, "EQ", 1)])))
 
 
-@pytest.mark.parametrize("machine", profile.MACHINES)
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_profile_is_clean_and_starts_cpython(name: str, machine: str) -> None:
     found = profile.shipped(name, machine=machine)
-    assert (found.unknown, found.notes, profile.missing(found)) == ((), (), [])
+    assert (found.unknown, found.notes, needs.missing(found)) == ((), (), [])
     assert found.default == ERRNO | 1
 
 
@@ -269,12 +269,12 @@ def test_default_allows_all_that_strict_allows_but_for_its_narrower_rules() -> N
 
 
 def test_tables_have_no_number_twice_and_know_the_newest_common_call() -> None:
-    for machine in profile.MACHINES:
-        table = profile.syscall_table(machine)
+    for machine in MACHINES:
+        table = syscall_table(machine)
         assert len(set(table.values())) == len(table)
         assert (table["clone3"], table["landlock_restrict_self"], max(table.values())) == (435, 446, 469)
     with pytest.raises(ProfileError, match="riscv64"):
-        profile.syscall_table("riscv64")
+        syscall_table("riscv64")
 
 
 def test_unknown_shipped_name_is_refused() -> None:

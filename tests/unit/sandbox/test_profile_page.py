@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyproc.sandbox import profile
+from pyproc.sandbox.rules import MACHINES
 
 TOP = Path(__file__).resolve().parents[3]
 _spec = importlib.util.spec_from_file_location("profile_page", TOP / "tools" / "profile_page.py")
@@ -25,6 +26,6 @@ def test_reference_page_is_up_to_date() -> None:
 def test_reference_page_names_every_call_with_its_reason(name: str) -> None:
     text = profile_page.page()
     rows = {line.split("|")[1].strip(" `"): line for line in text.partition("## Calls that no")[0].splitlines() if line[:3] == "| `"}
-    for machine in profile.MACHINES:
+    for machine in MACHINES:
         for rule in profile.shipped(name, machine=machine).rules:
             assert rule.reason in rows[rule.name]

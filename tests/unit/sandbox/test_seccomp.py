@@ -9,8 +9,8 @@ import json
 
 import pytest
 
-from pyproc.sandbox import profile, seccomp
-from pyproc.sandbox.profile import Condition, Profile, Rule
+from pyproc.sandbox import oci, profile, seccomp
+from pyproc.sandbox.rules import ALLOW, ERRNO, Condition, Profile, ProfileError, Rule, syscall_table
 
 KILL, ENOSYS = 0x80000000, 0x50000 | 38
 ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -43,34 +43,34 @@ def test_too_long_program_is_refused_with_its_size() -> None:
         "defaultAction": "SCMP_ACT_ERRNO",
         "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": args}],
     }
-    with pytest.raises(profile.ProfileError, match="limit is 4096: use fewer argument rules"):
-        seccomp.compile_profile(profile.parse(json.dumps(raw), machine="x86_64"))
+    with pytest.raises(ProfileError, match="limit is 4096: use fewer argument rules"):
+        seccomp.compile_profile(oci.parse(json.dumps(raw), machine="x86_64"))
 
 
 def test_rule_behind_an_unconditional_one_is_never_reached() -> None:
     rules = (
-        Rule("read", 0, profile.ALLOW),
-        Rule("read", 0, profile.ERRNO | 5, (Condition(0, "SCMP_CMP_EQ", 1),)),
+        Rule("read", 0, ALLOW),
+        Rule("read", 0, ERRNO | 5, (Condition(0, "SCMP_CMP_EQ", 1),)),
     )
-    program = seccomp.compile_profile(Profile("x86_64", profile.ERRNO | 1, rules))
-    assert seccomp.simulate(program, 0, [1]) == profile.ALLOW
+    program = seccomp.compile_profile(Profile("x86_64", ERRNO | 1, rules))
+    assert seccomp.simulate(program, 0, [1]) == ALLOW
 
 
 def test_long_jumps_are_taken_in_the_middle_of_a_great_program() -> None:
-    table = profile.syscall_table("x86_64")
+    table = syscall_table("x86_64")
     rules = tuple(
-        Rule(name, nr, profile.ALLOW, (Condition(0, "SCMP_CMP_GT", nr << 33),))
+        Rule(name, nr, ALLOW, (Condition(0, "SCMP_CMP_GT", nr << 33),))
         for name, nr in table.items()
         if nr % 2
     )
-    program = seccomp.compile_profile(Profile("x86_64", profile.ERRNO | 1, rules))
+    program = seccomp.compile_profile(Profile("x86_64", ERRNO | 1, rules))
     assert len(program) // 8 > 1000, "targets are far beyond the 255 instructions of a conditional jump"
     for rule in rules:
         answers = [
             seccomp.simulate(program, rule.number, [value])
             for value in (rule.number << 33, (rule.number << 33) + 1)
         ]
-        assert answers == [profile.ERRNO | 1, profile.ALLOW]
+        assert answers == [ERRNO | 1, ALLOW]
 
 
 @pytest.mark.parametrize(

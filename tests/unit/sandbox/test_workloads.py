@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from pyproc.sandbox import profile
+from pyproc.sandbox.rules import MACHINES, syscall_table
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[2]
@@ -37,7 +38,7 @@ LIBRARIES = [path.stem.removeprefix("use_") for path in sorted((WORKLOADS / "lib
 pytestmark = [
     pytest.mark.timeout(180),  # a cold import of pandas and scikit-learn on two busy cores
     pytest.mark.skipif(
-        platform.system() != "Linux" or platform.machine() not in profile.MACHINES,
+        platform.system() != "Linux" or platform.machine() not in MACHINES,
         reason="seccomp needs Linux on x86_64 or aarch64",
     ),
 ]
@@ -118,7 +119,7 @@ def observed(name: str) -> set[str]:
 
 @pytest.mark.parametrize("name", profile.SHIPPED)
 def test_every_allowed_call_is_made_by_a_workload_or_says_why_it_stays(name: str) -> None:
-    made, here = observed(name), profile.syscall_table(platform.machine())
+    made, here = observed(name), syscall_table(platform.machine())
     excused = {call for entry in entries(name) for call in entry.get("unobserved", {})}
     named = {call for entry in entries(name) for call in entry["names"] if call in here}
     assert sorted(named - made - excused) == [], "no workload makes these: remove them, or say in the profile why they stay"
@@ -128,7 +129,7 @@ def test_every_allowed_call_is_made_by_a_workload_or_says_why_it_stays(name: str
 
 @pytest.mark.parametrize("name", profile.SHIPPED)
 def test_call_that_stays_for_the_sake_of_another_can_do_no_more_than_that_one(name: str) -> None:
-    made, here = observed(name), profile.syscall_table(platform.machine())
+    made, here = observed(name), syscall_table(platform.machine())
     named = {call: entry["action"] for entry in entries(name) for call in entry["names"]}
     for entry in entries(name):
         for call, told in entry.get("unobserved", {}).items():
