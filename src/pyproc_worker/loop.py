@@ -23,7 +23,6 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
-from socket import MSG_DONTWAIT, socket
 from time import monotonic
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
@@ -38,11 +37,11 @@ from pyproc_wire.connection import (
     WorkerEvent,
 )
 from pyproc_wire.errors import RemoteProtocolError, printable
-from pyproc_wire.limits import RECV_BYTES
 from pyproc_wire.messages import LinkRequest
 from pyproc_worker import call as calls
 from pyproc_worker import stdio, streams
 from pyproc_worker.call import Call
+from pyproc_worker.channel import Channel
 from pyproc_worker.failure import Failure, classify, refused_body, unsendable
 from pyproc_worker.registry import Function, Registry
 from pyproc_worker.streams import UNFINISHED
@@ -54,16 +53,16 @@ READY_BYTES: Final = 1 << 20
 """Bytes that a worker may say of itself, whatever the limit of its answers is; the supervisor takes no more."""
 
 
-def serve(sock: socket, registry: Registry, *, request_limit: int, response_limit: int, details: dict[str, Any]) -> None:
-    """Say ready, answer calls, return when the supervisor hangs up. `sock` stays open, the registry gets frozen.
+def serve(channel: Channel, registry: Registry, *, request_limit: int, response_limit: int, details: dict[str, Any]) -> None:
+    """Say ready, answer calls, return when the supervisor hangs up. The registry gets frozen.
 
     Raises RemoteProtocolError if the supervisor breaks the rules of the wire, OSError if the channel fails.
     """
-    prepare(sock, registry, request_limit=request_limit, response_limit=response_limit, details=details)()
+    prepare(channel, registry, request_limit=request_limit, response_limit=response_limit, details=details)()
 
 
 def prepare(
-    sock: socket, registry: Registry, *, request_limit: int, response_limit: int, details: dict[str, Any]
+    channel: Channel, registry: Registry, *, request_limit: int, response_limit: int, details: dict[str, Any]
 ) -> Callable[[], None]:
     """`serve` in two halves: what needs no peer is done now, the rest is the returned function.
 
@@ -74,15 +73,14 @@ def prepare(
     connection = WorkerConnection(request_limit=request_limit, response_limit=max(response_limit, READY_BYTES))
     ready = connection.ready(registry.describe(), details)
     connection.response_limit = response_limit
-    server = _Server(sock, registry, connection, tally)
+    server = _Server(channel, registry, connection, tally)
 
     def go_on() -> None:
         tally.take()  # what the import wrote belongs to no call
         registry.born = monotonic()
         registry.handled = 0
         try:
-            sock.setblocking(True)
-            sock.sendall(ready)
+            channel.greet(ready)
             server.run()
         except (BrokenPipeError, ConnectionResetError):
             pass  # the supervisor is gone, as at end-of-file
@@ -95,8 +93,8 @@ def prepare(
 class _Server:
     """One channel: the loop over its calls, and the Port of the call that runs."""
 
-    def __init__(self, sock: socket, registry: Registry, connection: WorkerConnection, tally: stdio.Tally) -> None:
-        self._sock = sock
+    def __init__(self, channel: Channel, registry: Registry, connection: WorkerConnection, tally: stdio.Tally) -> None:
+        self._channel = channel
         self._registry = registry
         self.connection = connection
         self._tally = tally
@@ -112,11 +110,11 @@ class _Server:
     def run(self) -> None:
         """Answer calls until the end of the channel."""
         sole_request, receive = self.connection.sole_request, self.connection.receive
-        read, send = self._sock.recv, self._sock.sendall
+        read, send = self._channel.receive, self._channel.send
         early, answer = self._early, self._answer
         with self._lock:
             while not self._ended:
-                data = read(RECV_BYTES)
+                data = read()
                 request = sole_request(data)
                 if request is not None:
                     send(answer(request))
@@ -232,7 +230,7 @@ class _Server:
     def _end(self) -> None:
         self._ended = True
         if self._loop is not None:
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._channel.requests)
         if calls.present is not None:
             calls.present.give_up()
 
@@ -241,10 +239,8 @@ class _Server:
         if self._ended or not self._lock.acquire(blocking=False):
             return  # the lock is held between calls: this thread's call is over
         try:
-            if calls.present is not None and not self._ended:
-                self._receive(self._sock.recv(RECV_BYTES, MSG_DONTWAIT))
-        except BlockingIOError:
-            pass
+            if calls.present is not None and not self._ended and self._channel.waiting:
+                self._receive(self._channel.receive())
         except OSError:
             self._end()  # a broken channel is an ended one
         finally:
@@ -267,7 +263,7 @@ class _Server:
 
     def _watch(self, call: Call, stop: int) -> None:
         poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
+        poll.register(self._channel.requests, select.POLLIN)
         poll.register(stop, select.POLLIN)
         deadline = call.deadline
         while not call.cancelled:
@@ -287,17 +283,17 @@ class _Server:
 
     def send_part(self, call: Call, value: Any) -> None:
         with self._lock:
-            self._sock.sendall(self.connection.part(call.number, value))
+            self._channel.send(self.connection.part(call.number, value))
 
     def wait(self, call: Call) -> None:
         with self._lock:
             # Another thread may have taken in what is waited for.
             if not (self.connection.window(call.number) or call.cancelled):
-                self._receive(self._sock.recv(RECV_BYTES))
+                self._receive(self._channel.receive())
 
     def attach(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
-        loop.add_reader(self._sock, self._look)
+        loop.add_reader(self._channel.requests, self._look)
 
     def _finish(self, call: Call, result: Any) -> Any:
         if type(result) is GeneratorType:

@@ -1,6 +1,6 @@
 """From the fork to `ready`: what a new process does before it serves, and its rehearsal in the zygote.
 
-    descriptors 0-3 -> own user namespace, no capabilities, Landlock, filter (`jail.worker`) -> fresh randomness -> the prepared `serve`
+    descriptors 0-5 -> own user namespace, no capabilities, Landlock, filter (`jail.worker`) -> fresh randomness -> the prepared `serve`
 
 A page that is written after a fork is copied first, at 1 to 4 microseconds: not the work itself but the count of pages that it
 touches is what a start costs. So nothing is imported, converted or made here that can be made before, and the zygote runs
@@ -11,30 +11,29 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from pyproc_worker import one_thread
+from pyproc_worker.channel import Channel
 from pyproc_worker.entropy import reseed
 from pyproc_worker.jail.worker import LENT, REHEARSALS, Confinement
 from pyproc_worker.loop import prepare
 from pyproc_worker.registry import current
 
-CHANNEL = 3
-TARGETS = (0, 1, 2, CHANNEL)
+ANSWERS, REQUESTS, GREETING = 3, 4, 5
+PLACES = (1, 2, ANSWERS, REQUESTS, GREETING)  # of what is lent, in its order
 REPORT_BYTES = 65536
-REHEARSED_BYTES = 65536  # a longer `ready` could fill the socket that nobody reads in a rehearsal
 
 
 def become_worker(go_on: Callable[[], None], confinement: Confinement | None, fds: list[int]) -> NoReturn:
-    """Serve on the lent `fds` until the supervisor hangs up; `go_on` was prepared for descriptor 3, the worker's own from now."""
+    """Serve on the lent `fds` until the supervisor hangs up; `go_on` was prepared for PLACES, the worker's own from now."""
     code = 70
     try:
-        null = _take(fds, TARGETS)
+        null = _take(fds, 0, PLACES)
         if confinement is not None:
-            confinement.enter(fds[3] if len(fds) == LENT else -1)
+            confinement.enter(fds[-1] if len(fds) == LENT else -1)
         os.close(null)
         for fd in fds:
             os.close(fd)
@@ -47,36 +46,38 @@ def become_worker(go_on: Callable[[], None], confinement: Confinement | None, fd
     os._exit(code)
 
 
-def serving(channel: socket.socket, limits: dict[str, int]) -> Callable[[], None]:
-    """The rest of a worker's life on `channel`, prepared."""
-    return prepare(channel, current, request_limit=limits["request"], response_limit=limits["response"], details={})
+def serving(limits: dict[str, int], channel: Channel | None = None) -> Callable[[], None]:
+    """The rest of a worker's life on `channel`, or in PLACES, prepared."""
+    return prepare(channel or Channel(REQUESTS, ANSWERS, GREETING), current, request_limit=limits["request"],
+                   response_limit=limits["response"], details={})
 
 
-def _take(fds: Sequence[int], targets: tuple[int, int, int, int]) -> int:
-    """Put /dev/null, stdout, stderr and the channel to their places; the spare descriptor of /dev/null."""
+def keep_places() -> None:
+    """In the zygote, before the script runs: what it opens goes elsewhere."""
+    for place in (REQUESTS, GREETING):
+        os.dup2(0, place, inheritable=False)
+
+
+def _take(fds: Sequence[int], stdin: int, places: tuple[int, ...]) -> int:
+    """Put /dev/null and what was lent to their places; the spare descriptor of /dev/null."""
     null = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(null, targets[0])
-    os.dup2(fds[1], targets[1])
-    os.dup2(fds[2], targets[2])
-    os.dup2(fds[0], targets[3])
+    os.dup2(null, stdin)
+    for fd, place in zip(fds, places, strict=False):  # a ruleset may follow
+        os.dup2(fd, place, inheritable=place <= 2)
     return null
 
 
-def rehearse(limits: dict[str, int], confinement: Confinement, ready_bytes: int) -> None:
+def rehearse(limits: dict[str, int], confinement: Confinement) -> None:
     """Run the steps of a start in the zygote, without effect: `serve` meets a supervisor that has nothing to say."""
     one_thread.nothing_to_do = one_thread.is_alone()
     try:
         confinement.rehearse()
         for _ in range(REHEARSALS):
-            null = os.open("/dev/null", os.O_RDONLY)
-            os.close(_take((CHANNEL, 1, 2), (null, 1, 2, CHANNEL)))
-            os.close(null)
+            spare = os.open("/dev/null", os.O_RDWR)
+            null = _take((spare,) * len(PLACES), 0, (0, 0, 0, REQUESTS, GREETING))
+            os.close(spare)
             reseed()  # each worker does it again
-            if ready_bytes > REHEARSED_BYTES:
-                continue
-            ours, theirs = socket.socketpair()
-            with ours, theirs:
-                theirs.shutdown(socket.SHUT_WR)
-                serving(ours, limits)()
+            serving(limits, Channel(null, null, os.dup(REQUESTS)))()
+            os.close(null)
     except OSError:
         pass  # the script left no descriptors: a slower start is all that follows

@@ -5,9 +5,9 @@ its second Landlock domain and its final filter are decided by the supervisor th
 one and only for the child of a fork that it asked for; import-time code that tries them is refused.
 
     supervisor                                         zygote                             worker
-       | control: "F" + [channel, out, err, ruleset] -> | fork (notified) ----------------> | private descriptors
+       | control: "F" + [out, err, answers, requests, greeting, ruleset] -> | fork (notified) ----------------> | private descriptors
        |                                                |                                   | confine (notified steps)
-       | <--- channel: ready, with the kernel's credentials and pidfd of the sender --------- | serve
+       | <--- greeting: ready, with the kernel's credentials and pidfd of the sender --------- | serve
 
 SIGCHLD is ignored, so the kernel reaps at once and keeps the exit status for the supervisor's pidfd.
 """
@@ -45,12 +45,13 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket, confinement
     try:
         _extend_path(plan)
         # what a worker needs is loaded here, once: an import in each worker cost 15 ms of its start
-        from pyproc_worker.newborn import become_worker, rehearse, serving
+        from pyproc_worker.newborn import become_worker, keep_places, rehearse, serving
 
-        ready_bytes = _load(plan)
+        keep_places()
+        _load(plan)
         if confinement is not None:
-            rehearse(limits, confinement, ready_bytes)
-        go_on = serving(control, limits)
+            rehearse(limits, confinement)
+        go_on = serving(limits)
     except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is answered or logged
         text = "".join(traceback.format_exception(error))[-REPORT_BYTES:]
         send_frame(control, {"failed": {"script": plan["script"]["path"], "kind": type(error).__name__, "text": text}})
@@ -82,8 +83,8 @@ def _extend_path(plan: dict[str, Any]) -> None:
         site.addsitedir(path, known)
 
 
-def _load(plan: dict[str, Any]) -> int:
-    """Run the script; how many bytes a worker's `ready` has."""
+def _load(plan: dict[str, Any]) -> None:
+    """Run the script."""
     from pyproc_wire.connection import WorkerConnection
     from pyproc_worker import standalone, stdio
     from pyproc_worker.registry import current
@@ -103,7 +104,7 @@ def _load(plan: dict[str, Any]) -> int:
     sys.argv[:] = [path]
     exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the user's own script
     current.freeze()
-    return len(WorkerConnection().ready(current.describe(), {}))  # what cannot be announced is said now
+    WorkerConnection().ready(current.describe(), {})  # what cannot be announced is said now
 
 
 def _fork(control: socket.socket) -> int:

@@ -205,7 +205,7 @@ def draw() -> float:
 @expose
 def raw_channel(data: bytes) -> None:
     """A hostile worker: writes to its channel behind the protocol's back."""
-    socket.socket(fileno=3).sendall(data)
+    os.write(3, data)
     time.sleep(60)
 
 

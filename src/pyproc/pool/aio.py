@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncGenerator
 from time import monotonic
 from types import TracebackType
@@ -19,7 +18,7 @@ from pyproc.pool.core import Core
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
-from pyproc_wire.limits import PARTS_AHEAD, RECV_BYTES
+from pyproc_wire.limits import PARTS_AHEAD
 
 
 class AsyncPool:
@@ -49,9 +48,9 @@ class AsyncPool:
             worker = await self._wait(method, deadline)
         frame = core.begin(worker, method, body, deadline)
         try:
-            await self._send(worker.sock, frame)
+            await self._send(worker, frame)
             while True:
-                for event in worker.connection.receive(await self._receive(worker.sock)):
+                for event in worker.connection.receive(await self._receive(worker)):
                     if type(event) is Succeeded or type(event) is Failed:
                         return core.finish(worker, event)
                     if type(event) is not Part:
@@ -72,14 +71,14 @@ class AsyncPool:
         frame = core.begin(worker, method, body, deadline, stream=True)
         id, taken, over = worker.call_id, 0, False
         try:
-            await self._send(worker.sock, frame)
+            await self._send(worker, frame)
             while True:
-                for event in worker.connection.receive(await self._receive(worker.sock)):
+                for event in worker.connection.receive(await self._receive(worker)):
                     if type(event) is Part:
                         yield core.part(worker, event)
                         taken += 1
                         if taken >= PARTS_AHEAD // 2 and id in worker.connection.open_calls:
-                            await self._send(worker.sock, worker.connection.credit(id, taken))
+                            await self._send(worker, worker.connection.credit(id, taken))
                             taken = 0
                     elif type(event) is Succeeded or type(event) is Failed:
                         over = True
@@ -121,22 +120,27 @@ class AsyncPool:
             raise core.late_in_queue(method)
         return worker
 
-    async def _send(self, sock: socket.socket, frame: bytes) -> None:
+    async def _send(self, worker: Worker, frame: bytes) -> None:
+        channel = worker.channel
+        if channel.waits:
+            channel.set_waiting(waits=False)
         sent = 0
         while sent < len(frame):
             try:
-                sent += sock.send(frame[sent:] if sent else frame, socket.MSG_DONTWAIT)
+                sent += os.write(channel.requests, memoryview(frame)[sent:] if sent else frame)
             except BlockingIOError:
-                await self._ready(sock, write=True)
+                if worker.finished.is_set():
+                    raise
+                await self._ready(channel.requests, write=True)
 
-    async def _receive(self, sock: socket.socket) -> bytes:
+    async def _receive(self, worker: Worker) -> bytes:
         while True:
             try:
-                return sock.recv(RECV_BYTES, socket.MSG_DONTWAIT)
+                return worker.channel.receive(worker.finished.is_set)
             except BlockingIOError:
-                await self._ready(sock, write=False)
+                await self._ready(worker.channel.answers, write=False)
 
-    async def _ready(self, sock: socket.socket, *, write: bool) -> None:
+    async def _ready(self, fd: int, *, write: bool) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
@@ -145,11 +149,11 @@ class AsyncPool:
             if not future.done():
                 future.set_result(None)
 
-        add(sock, settle)
+        add(fd, settle)
         try:
             await future
         finally:
-            remove(sock)
+            remove(fd)
 
     def functions(self) -> dict[str, Any]:
         """Name -> schemas and promises, as Pool.functions."""

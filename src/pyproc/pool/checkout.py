@@ -58,12 +58,13 @@ class Checkout:
         if self._waiters:
             self._match()
 
-    def withdraw(self, worker: Worker) -> None:
-        """`worker` ended; if somebody is using it, its channel tells them."""
+    def withdraw(self, worker: Worker) -> bool:
+        """`worker` ended; whether it was idle. If somebody is using it, its channel tells them."""
         try:
             self._idle.remove(worker)
         except ValueError:
-            return
+            return False
+        return True
 
     def enqueue(self, waiter: Waiter) -> None:
         """Join the queue. Raises ResourceExhausted when it is full."""

@@ -72,9 +72,9 @@ class Core:
             self._seconds = {name: min(most, what["timeout"] or most) for name, what in self._functions.items()}
         self.checkout.give(worker)
 
-    def worker_gone(self, worker: Worker) -> None:
-        """A worker ended; if nobody was using it, nobody needs to know."""
-        self.checkout.withdraw(worker)
+    def worker_gone(self, worker: Worker) -> bool:
+        """A worker ended; whether it was idle, so that nobody needs to know."""
+        return self.checkout.withdraw(worker)
 
     def failed(self, error: PyprocError | None) -> None:
         """The pool cannot serve (or can again, with None): whoever is queued gets the error."""
@@ -189,9 +189,9 @@ class Core:
         with worker.holding:
             worker.abandoned = worker.call_id
             ended = worker.finished.is_set()
-        if ended:
-            worker.sock.close()  # it was left open for this caller
-        else:
+            if ended:
+                worker.channel.close()  # it was left open for this caller
+        if not ended:
             self.supervisor.abandon(worker)
 
     # -- what went wrong ---------------------------------------------------------------------------------------------
@@ -217,7 +217,8 @@ class Core:
             self.supervisor.condemn(worker, "protocol")
         method = worker.method
         death = self.supervisor.autopsy(worker)
-        worker.sock.close()
+        with worker.holding:
+            worker.channel.close()
         if death.reason == "deadline":
             self.ledger.deadline += 1
             return DeadlineExceeded(f"call of {method!r} was not answered in time; its worker was killed")

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from os import read, write
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -40,9 +41,11 @@ class Pool:
             worker = self._wait(method, deadline)
         frame = core.begin(worker, method, body, deadline)
         try:
-            sock = worker.sock
-            sock.sendall(frame)
-            data = sock.recv(RECV_BYTES)
+            channel = worker.channel
+            sent = write(channel.requests, frame)
+            if sent != len(frame):
+                channel.send(frame, sent, worker.finished.is_set)
+            data = read(channel.answers, RECV_BYTES)
             success = worker.connection.sole_success(data)
             return core.succeed(worker, success) if success is not None else self._answer(worker, data)
         except (OSError, RemoteProtocolError) as error:
@@ -59,7 +62,7 @@ class Pool:
                     return self._core.finish(worker, event)
                 if not isinstance(event, Part):
                     raise self._core.lost(worker)
-            data = worker.sock.recv(RECV_BYTES)
+            data = worker.channel.receive(worker.finished.is_set)
 
     def _wait(self, method: str, deadline: float) -> Worker:
         core = self._core
@@ -88,14 +91,14 @@ class Pool:
         frame = core.begin(worker, method, body, deadline, stream=True)
         id, taken, over = worker.call_id, 0, False
         try:
-            worker.sock.sendall(frame)
+            worker.channel.send(frame, 0, worker.finished.is_set)
             while True:
-                for event in worker.connection.receive(worker.sock.recv(RECV_BYTES)):
+                for event in worker.connection.receive(worker.channel.receive(worker.finished.is_set)):
                     if type(event) is Part:
                         yield core.part(worker, event)
                         taken += 1
                         if taken >= PARTS_AHEAD // 2 and id in worker.connection.open_calls:
-                            worker.sock.sendall(worker.connection.credit(id, taken))
+                            worker.channel.send(worker.connection.credit(id, taken), 0, worker.finished.is_set)
                             taken = 0
                     elif type(event) is Succeeded or type(event) is Failed:
                         over = True

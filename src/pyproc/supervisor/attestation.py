@@ -16,7 +16,9 @@ from pyproc.sandbox import attest
 from pyproc.sandbox.plan import Plan
 from pyproc.supervisor.state import Worker
 
-ZYGOTE_DESCRIPTORS = frozenset({0, 1, 2, 3})
+ZYGOTE_DESCRIPTORS = frozenset(range(6))  # as `pyproc_worker.newborn` places them; 4 and 5 are kept free for a worker
+
+GREETING = 5
 
 
 class Zygote(NamedTuple):
@@ -67,8 +69,9 @@ class Attestation:
             groups = procfs.cgroups(worker.pid) if worker.group is not None else {}
         except OSError as error:
             return [f"it cannot be read: {error}"]
-        channel, out, err = worker.links
-        descriptors = {0: "/dev/null", 1: out, 2: err, 3: channel, **zygote.files}
+        descriptors = {0: "/dev/null", **dict(enumerate(worker.links, 1)), **zygote.files}
+        if GREETING not in found:
+            del descriptors[GREETING]  # it has greeted, and closes that socket about now
         places = worker.group.places() if worker.group is not None else {}
         if self._solo:
             expected = self._expected(descriptors, self._own_filters + 1, status.threads, places=places)

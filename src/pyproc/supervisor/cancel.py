@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 
@@ -10,7 +11,6 @@ from pyproc.supervisor.loop import Loop
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Succeeded
 from pyproc_wire.errors import WireError
-from pyproc_wire.limits import RECV_BYTES
 
 GRACE_SECONDS = 0.5  # code that still runs this long after its caller gave up is killed (contract, section 10)
 
@@ -26,7 +26,8 @@ class Cancel:
     def abandon(self, worker: Worker) -> None:
         """Nobody waits for the worker's present call any more."""
         if worker.death is not None:
-            worker.sock.close()  # it was left open for the caller, who does not come any more
+            with worker.holding:
+                worker.channel.close()  # it was left open for the caller, who does not come any more
             return
         worker.abandoned = worker.call_id
         if worker.doomed is not None or not worker.call_id:
@@ -34,26 +35,24 @@ class Cancel:
         worker.deadline = time.monotonic() + GRACE_SECONDS
         try:
             frame = worker.connection.cancel(worker.call_id)
-            worker.sock.setblocking(False)
-            worker.sock.send(frame)
-            self._loop.watch(worker.sock.fileno(), lambda: self._settle(worker))
+            os.write(worker.channel.requests, frame)  # below PIPE_BUF: all of it, or BlockingIOError
+            self._loop.watch(worker.channel.answers, lambda: self._settle(worker))
         except (OSError, WireError):
             self._condemn(worker, "cancelled")
 
     def _settle(self, worker: Worker) -> None:
         """Throw away what an abandoned call still answers; its end gives the worker back."""
         try:
-            events = worker.connection.receive(worker.sock.recv(RECV_BYTES))
+            events = worker.connection.receive(worker.channel.receive(worker.finished.is_set))
         except BlockingIOError:
             return
         except (OSError, WireError):
-            self._loop.unwatch(worker.sock.fileno())
+            self._loop.unwatch(worker.channel.answers)
             self._condemn(worker, "protocol")
             return
         for event in events:
             if isinstance(event, (Succeeded, Failed)) and event.id == worker.abandoned:
-                self._loop.unwatch(worker.sock.fileno())
-                worker.sock.setblocking(True)
+                self._loop.unwatch(worker.channel.answers)
                 worker.abandoned, worker.call_id, worker.deadline = 0, 0, math.inf
                 self._free(worker)
                 return

@@ -47,7 +47,7 @@ class Pool(Protocol):
     """What the supervisor tells the pool, from its own thread."""
 
     def worker_ready(self, worker: Worker) -> None: ...
-    def worker_gone(self, worker: Worker) -> None: ...
+    def worker_gone(self, worker: Worker) -> bool: ...
     def failed(self, error: PyprocError | None) -> None: ...
 
 
@@ -156,7 +156,7 @@ class Supervisor:
         if self._ended.is_set():
             return  # closed long ago, and the numbers belong to others now
         for worker in list(self._workers):
-            worker.sock.close()
+            worker.channel.close()
             for fd in (*worker.outputs, worker.pidfd):
                 _close(fd)
         for tree in (*self._population.trees, *self._population.ending):

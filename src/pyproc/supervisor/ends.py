@@ -12,13 +12,15 @@ import contextlib
 import logging
 import os
 import random
-import socket
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Protocol
 
 from pyproc.errors import PyprocError, Unavailable
 from pyproc.host import pidfd
+from pyproc.link.channel import Channel
 from pyproc.supervisor.death import explain
 from pyproc.supervisor.output import Output, printable
 from pyproc.supervisor.restart import Restart
@@ -27,13 +29,14 @@ from pyproc.supervisor.tree import Tree
 
 log = logging.getLogger("pyproc")
 STATUS_SECONDS, STATUS_LOOKS = 0.001, 200  # between two looks at a status that is not told yet; how many
+LET_GO_SECONDS = 0.01  # between two looks at a channel whose caller has not let go of it yet
 PLANNED = ("retired", "shutdown")
 
 
 class Pool(Protocol):
     """What an end means to the pool; told on the supervision thread."""
 
-    def worker_gone(self, worker: Worker) -> None: ...
+    def worker_gone(self, worker: Worker) -> bool: ...
     def failed(self, error: PyprocError | None) -> None: ...
 
 
@@ -61,17 +64,15 @@ class Ends:
                 oom = worker.group.oom_kills() > 0
         death = worker.death = explain(status, worker.doomed, oom=oom)
         self._output.drain(worker)
-        with contextlib.suppress(OSError):
-            worker.sock.shutdown(socket.SHUT_RDWR)
         self.discard(worker)
         if death.reason not in PLANNED:
             self._count(death.reason)  # before its caller hears of it
+        idle = self._pool.worker_gone(worker)
         with worker.holding:
             worker.finished.set()
-            alone = not worker.call_id or worker.abandoned
-        if alone:
-            worker.sock.close()  # nobody waits on it; else its caller closes it when it has the evidence
-        self._pool.worker_gone(worker)
+            if idle or worker.abandoned:
+                worker.channel.close()  # nobody waits on it; else its caller closes it when it has the evidence
+        self._let_go(weakref.ref(worker.channel), worker.holding)
         if death.reason not in PLANNED:
             log.warning("worker_died pool=%s worker=%s reason=%s evidence=%s", self._spec.name, worker.name, death.reason,
                         death.evidence)
@@ -97,8 +98,8 @@ class Ends:
                 with contextlib.suppress(OSError):
                     os.close(fd)
         if worker.death is None:
-            self._loop.unwatch(worker.sock.fileno())
-            worker.sock.close()
+            self._loop.unwatch(worker.channel.greeting.fileno())
+            worker.channel.close()
         if worker.late is not None:
             worker.late.cancel()
             worker.late = None
@@ -152,6 +153,15 @@ class Ends:
 
     def _count(self, reason: str) -> None:
         self.deaths[reason] = self.deaths.get(reason, 0) + 1
+
+    def _let_go(self, channel: weakref.ref[Channel], holding: threading.Lock) -> None:
+        """Whoever waits on a dead worker's channel goes on, also where something that the worker left holds its end."""
+        held = channel()
+        if held is not None:
+            with holding:
+                used = held.let_go()
+            if used:
+                self._loop.later(LET_GO_SECONDS, lambda: self._let_go(channel, holding))
 
     def _look(self, worker: Worker, left: int) -> None:
         if worker.death is not None:

@@ -7,31 +7,33 @@ seen by another one.
 from __future__ import annotations
 
 import os
-import socket
+
+from pyproc.link.channel import Channel
 
 
 class Outfit:
-    """`channel` and `outputs` are our ends, `inner` the worker's (channel, stdout, stderr), `links` how /proc shows those."""
+    """`outputs` are our ends, `inner` the worker's (stdout, stderr, answers, requests, greeting), `links` how /proc shows those."""
 
-    __slots__ = ("channel", "inner", "links", "name", "outputs", "_far")
+    __slots__ = ("_inner_outputs", "channel", "links", "name", "outputs")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.channel, self._far = socket.socketpair()
+        self.channel = Channel()
         out, inner_out = os.pipe()
         err, inner_err = os.pipe()
         self.outputs = (out, err)
-        self.inner = (self._far.fileno(), inner_out, inner_err)
-        channel, out, err = (os.fstat(fd).st_ino for fd in self.inner)
-        self.links = (f"socket:[{channel}]", f"pipe:[{out}]", f"pipe:[{err}]")
+        self._inner_outputs = (inner_out, inner_err)
+        self.links = tuple(f"pipe:[{os.fstat(fd).st_ino}]" for fd in self._inner_outputs) + self.channel.links
         for fd in self.outputs:
             os.set_blocking(fd, False)
-        self.channel.setblocking(False)
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        return self._inner_outputs + self.channel.inner
 
     def lent(self) -> None:
         """The worker's ends are on their way, or never will be: close ours of them."""
-        if self.inner:
-            self._far.close()
-            for fd in self.inner[1:]:
-                os.close(fd)
-            self.inner = ()  # type: ignore[assignment]
+        self.channel.handed_over()
+        for fd in self._inner_outputs:
+            os.close(fd)
+        self._inner_outputs = ()  # type: ignore[assignment]

@@ -2,7 +2,7 @@
 
 ```
 begin: request ──▶ zygote forks (asked)   ──▶ child: own namespace (asked), Landlock (asked), filter (asked) ──▶ ready
-                   meanwhile its group is made        meanwhile it is put into its group           on its own channel
+                   meanwhile its group is made        meanwhile it is put into its group           on its own socket
 greeted: who sent it, by the kernel ─ its limits ─ attested from /proc ─▶ announced to the pool
 ```
 
@@ -107,7 +107,7 @@ class Starts:
     def greeted(self, worker: Worker) -> None:
         """A new worker's first message: who is it, is it confined as planned, what does it expose."""
         try:
-            greeting = credentials.receive(worker.sock, READY_BYTES)
+            greeting = credentials.receive(worker.channel.greeting, READY_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -116,8 +116,11 @@ class Starts:
             worker.pid, worker.pidfd, worker.uid = greeting.pid, greeting.pidfd, greeting.uid
         elif greeting.pidfd >= 0:
             os.close(greeting.pidfd)
-        if not greeting.data or greeting.surplus or greeting.pid != worker.pid:
-            self.refuse(worker, "it hung up or sent descriptors before it was ready")
+        if greeting.surplus:
+            self.refuse(worker, "it sent descriptors with its first message")
+            return
+        if not greeting.data or greeting.pid != worker.pid:
+            self.refuse(worker, "it hung up, or another process spoke, before it was ready")
             return
         try:
             functions = handshake.greet(worker.connection, greeting.data)
@@ -133,9 +136,8 @@ class Starts:
             self._announce(worker, functions)
 
     def _announce(self, worker: Worker, functions: dict[str, Any]) -> None:
-        self._loop.unwatch(worker.sock.fileno())
-        credentials.ask(worker.sock, on=False)
-        worker.sock.setblocking(True)
+        self._loop.unwatch(worker.channel.greeting.fileno())
+        worker.channel.greeting.close()
         self._over(worker)
         self._owner.started(worker, functions)
         self.fill()
@@ -143,7 +145,7 @@ class Starts:
     def refuse(self, worker: Worker, text: str) -> None:
         """End a start: the worker is not what it must be."""
         log.error("sandbox_refused pool=%s worker=%s cause=%s", self._spec.name, worker.name, printable(text))
-        self._loop.unwatch(worker.sock.fileno())
+        self._loop.unwatch(worker.channel.greeting.fileno())
         self._over(worker)
         if worker.pidfd >= 0:
             pidfd.kill(worker.pidfd)

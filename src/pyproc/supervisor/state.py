@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 import struct
 import threading
 from collections.abc import Iterator
@@ -40,14 +39,14 @@ class Worker:
     the process that entered the group; `late`: ends a start that takes too long; `holding`: the pidfd is not closed while
     it is held; `ids`: of calls, which the worker cannot guess, so that an answer before its question fits none."""
 
-    __slots__ = ("abandoned", "call_id", "calls", "connection", "deadline", "death", "doomed", "finished", "group", "holding",
-                 "ids", "joined", "late", "links", "method", "name", "outputs", "pid", "pidfd", "sock", "spoken",
-                 "spoken_call", "tree", "uid")
+    __slots__ = ("abandoned", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished", "group",
+                 "holding", "ids", "joined", "late", "links", "method", "name", "outputs", "pid", "pidfd", "spoken", "spoken_call",
+                 "tree", "uid")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
         self.name = outfit.name
         self.tree = tree
-        self.sock: socket.socket = outfit.channel
+        self.channel = outfit.channel
         self.outputs: tuple[int, ...] = outfit.outputs
         self.links = outfit.links
         self.group: Group | None = None

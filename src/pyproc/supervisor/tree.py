@@ -79,13 +79,13 @@ class Tree:
         return self.zygote is not None
 
     def fork(self, worker: Worker, outfit: Outfit) -> None:
-        """Ask for a worker on the outfit's descriptors. Its `ready` arrives on its channel. Raises OSError."""
+        """Ask for a worker on the outfit's descriptors. It says `ready` on its greeting socket. Raises OSError."""
         self.starting = worker
         self.doorkeeper.open_fork()
-        credentials.ask(worker.sock, on=True)
+        credentials.ask(worker.channel.greeting, on=True)
         lent = outfit.inner if self._ruleset < 0 else (*outfit.inner, self._ruleset)
         self._keeper.control.sendmsg([b"F"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", lent))])
-        self._loop.watch(worker.sock.fileno(), lambda: self._owner.greeted(worker))
+        self._loop.watch(worker.channel.greeting.fileno(), lambda: self._owner.greeted(worker))
 
     def started(self) -> None:
         """The worker may serve, or is given up: nothing is granted at the door any more."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from pyproc_worker.jail import credentials, libc, namespaces, seccomp
 
-LENT = 4  # descriptors that a worker is given: channel, stdout, stderr and, with Landlock, a ruleset
+LENT = 6  # descriptors that a worker is given: stdout, stderr, three of its channel and, with Landlock, a ruleset
 REHEARSALS = 16  # CPython specialises code that ran about eight times; what is specialised writes to its pages no more
 
 

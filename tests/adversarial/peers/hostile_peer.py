@@ -1,13 +1,11 @@
 """The hostile worker: an interpreter for the steps of `catalogue.toml`, which writes to its channel behind the protocol's back.
 
-Run by a pool, inside its sandbox. Descriptor 3 is the channel. What the steps are is told at the top of the catalogue.
+Run by a pool, inside its sandbox. Descriptor 3 takes the answers. What the steps are is told at the top of the catalogue.
 """
 
 from __future__ import annotations
 
-import array
 import os
-import socket
 import time
 from typing import Any
 
@@ -39,43 +37,42 @@ class Steps:
     """Each method is one word of the catalogue."""
 
     def __init__(self) -> None:
-        self.channel = socket.socket(fileno=os.dup(3))
+        self.answers = 3
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self.answers, data) :]
 
     def send(self, text: str) -> None:
-        self.channel.sendall(bytes.fromhex(text))
+        self._write(bytes.fromhex(text))
 
     def repeat(self, text: str, count: int) -> None:
         for _ in range(count):
-            self.channel.sendall(bytes.fromhex(text) * 65536)
+            self._write(bytes.fromhex(text) * 65536)
 
     def messages(self, *messages: dict[str, Any]) -> None:
         payloads = [msgspec.msgpack.encode(_told(message)) for message in messages]
-        self.channel.sendall(b"".join(len(payload).to_bytes(4, "big") + payload for payload in payloads))
+        self._write(b"".join(len(payload).to_bytes(4, "big") + payload for payload in payloads))
 
     def parts(self, count: int) -> None:
         self.messages(*[{"id": "@id", "part": number} for number in range(count)])
 
     def trailed(self, text: str, message: dict[str, Any]) -> None:
         payload = msgspec.msgpack.encode(_told(message))
-        self.channel.sendall(len(payload).to_bytes(4, "big") + payload + bytes.fromhex(text))
+        self._write(len(payload).to_bytes(4, "big") + payload + bytes.fromhex(text))
 
     def truncated(self, message: dict[str, Any]) -> None:
         payload = msgspec.msgpack.encode(_told(message))
-        self.channel.sendall(len(payload).to_bytes(4, "big") + payload[:-1])
+        self._write(len(payload).to_bytes(4, "big") + payload[:-1])
 
     def pickled(self) -> None:
-        self.channel.sendall(len(PICKLE).to_bytes(4, "big") + PICKLE)
+        self._write(len(PICKLE).to_bytes(4, "big") + PICKLE)
 
     def drip(self, seconds: float, message: dict[str, Any]) -> None:
         payload = msgspec.msgpack.encode(_told(message))
         for byte in len(payload).to_bytes(4, "big") + payload:
-            self.channel.sendall(bytes([byte]))
+            self._write(bytes([byte]))
             time.sleep(seconds)
-
-    def rights(self, count: int, message: dict[str, Any]) -> None:
-        payload = msgspec.msgpack.encode(_told(message))
-        passed = array.array("i", [0] * count)
-        self.channel.sendmsg([len(payload).to_bytes(4, "big") + payload], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
 
     def stderr(self, count: int) -> None:
         for _ in range(count // 65536):
@@ -85,7 +82,7 @@ class Steps:
         time.sleep(seconds)
 
     def hang_up(self) -> None:
-        self.channel.shutdown(socket.SHUT_RDWR)
+        os.closerange(3, 6)
 
 
 @expose

@@ -42,10 +42,9 @@ POSE = """
 say({"loaded": True})
 functions = {"echo": {"input": {}, "output": {}, "stream": False, "timeout": None, "idempotent": False}}
 while True:
-    data, fds, flags, peer = socket.recv_fds(control, 1, 3)
-    channel = socket.socket(fileno=fds[0])
-    channel.sendall(frame(msgspec.msgpack.encode({"ready": {"functions": functions, "details": {}}})))
-    for fd in fds[1:]:
+    data, fds, flags, peer = socket.recv_fds(control, 1, 6)
+    os.write(fds[4], frame(msgspec.msgpack.encode({"ready": {"functions": functions, "details": {}}})))
+    for fd in fds:
         os.close(fd)
 """
 DIED = "died more than 5 times|out of turn"  # it came up, and then each of its workers, or itself, was ended
@@ -96,3 +95,22 @@ def test_an_import_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(children, "BOOT_SECONDS", 1.0)
     with pytest.raises(PyprocError, match="not loaded within"):
         Pool(write(tmp_path, "time.sleep(60)"))
+
+
+@pytest.mark.parametrize(("profile", "cause"), [("default", "sent descriptors"), ("strict", "hung up")])  # strict: no sendmsg
+def test_a_worker_that_introduces_itself_with_descriptors_never_serves(
+    profile: str, cause: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The greeting socket is all that could carry them: calls go through pipes."""
+    lines = """
+from pyproc_worker import channel
+
+def greet(self, ready):
+    greeting = socket.socket(fileno=5)
+    greeting.sendmsg([ready], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 20))])
+
+channel.Channel.greet = greet
+"""
+    with pytest.raises(PyprocError, match="died more than"):
+        Pool(write(tmp_path, lines), sandbox=Sandbox(profile))
+    assert cause in caplog.text

@@ -1,7 +1,9 @@
-"""A worker's loop in a thread, and the supervisor's end of its channel: real bytes over a socket pair, no process."""
+"""A worker's loop in a thread, and the supervisor's end of its channel: real bytes through pipes, no process."""
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import sys
 import threading
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from pyproc_wire.connection import CallerConnection, Failed, Part, Ready, Succeeded
+from pyproc_worker import channel as worker_channel
 from pyproc_worker import loop, stdio
 from pyproc_worker.registry import Registry
 
@@ -19,8 +22,11 @@ class Channel:
     """The supervisor's end. `call` gives a value or the Failed event; `events` whatever arrives next."""
 
     def __init__(self, registry: Registry, *, response_limit: int = 1 << 20) -> None:
-        self.socket, self._inside = socket.socketpair()
-        self.socket.settimeout(10)
+        requests, self.requests = os.pipe()
+        self.answers, answers = os.pipe()
+        self._ours = [self.requests, self.answers]
+        greeting, inside = socket.socketpair()
+        channel = worker_channel.Channel(requests, answers, inside.detach())
         self.connection = CallerConnection()
         self.error: BaseException | None = None
         self._pending: list[Any] = []
@@ -28,25 +34,36 @@ class Channel:
 
         def serve() -> None:
             try:
-                loop.serve(self._inside, registry, request_limit=1 << 20, response_limit=response_limit, details={"pid": 7})
+                loop.serve(channel, registry, request_limit=1 << 20, response_limit=response_limit, details={"pid": 7})
             except BaseException as error:
                 self.error = error
             finally:
-                self._inside.close()
+                os.close(requests)
+                os.close(answers)
 
         self.thread = threading.Thread(target=serve, daemon=True)
         self.thread.start()
+        with greeting:
+            self._pending += self.connection.receive(greeting.recv(65536))
         self.ready = self.take()
         assert type(self.ready) is Ready
 
     def send(self, method: str, body: object = None, **fields: Any) -> int:
         self._id += 1
-        self.socket.sendall(self.connection.request(self._id, method, body, **fields))
+        self.write(self.connection.request(self._id, method, body, **fields))
         return self._id
+
+    def write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self.requests, data) :]
+
+    def read(self) -> bytes:
+        assert select.select([self.answers], [], [], 10)[0], "the worker says nothing"
+        return os.read(self.answers, 65536)
 
     def take(self) -> Any:
         while not self._pending:
-            data = self.socket.recv(65536)
+            data = self.read()
             assert data, "the worker has hung up"
             self._pending += self.connection.receive(data)
         return self._pending.pop(0)
@@ -66,7 +83,8 @@ class Channel:
         return event
 
     def close(self) -> None:
-        self.socket.close()
+        while self._ours:
+            os.close(self._ours.pop())
         self.thread.join(10)
         assert not self.thread.is_alive()
 

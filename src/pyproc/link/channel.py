@@ -1,0 +1,137 @@
+"""One worker's channel, the supervisor's side: two pipes for calls, and a socket on which the worker introduces itself.
+
+    supervisor                                          worker
+       | <----- greeting (socket): ready, with the kernel's word on who sent it; closed after it
+       | ------ requests (pipe): request, cancellation, credit -----------> |
+       | <----- answers (pipe): part, success, failure -------------------- |
+
+Pipes and not a socket pair (ADR 0006): the kernel carries a small message through them in 0.6 of the time, and they carry
+bytes only, so that no descriptor can be sent over them. What a socket pair would give is made up for here:
+
+* A write to a dead worker would be SIGPIPE: the reading end of requests stays open here, so that the pipe never breaks.
+* Nobody's wait can be ended from outside, as shutdown(2) would. The kernel ends a read with the last writer; a wait for room,
+  and a read while something that the worker left behind holds its end, are ended by `let_go`: it makes room, and writes a
+  byte that is no answer. Both sides look whether the worker has `ended` before they wait, and that is said first.
+
+Who uses a channel closes it, under the lock of its worker, or drops it: it closes itself when nobody holds it any more. Its
+numbers are -1 then, and never another file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable
+
+from pyproc_wire.limits import RECV_BYTES
+
+KINDS = ("pipe", "pipe", "socket")  # of `inner`, as /proc names them
+NO_ANSWER = b"\xff"  # of a length beyond every limit
+
+
+class Channel:
+    """`requests` never waits, `answers` does unless `set_waiting` says otherwise. Raises OSError when no descriptor is left."""
+
+    __slots__ = ("__weakref__", "_inner", "answers", "greeting", "links", "requests", "waits")
+
+    def __init__(self) -> None:
+        self.requests = self.answers = -1
+        self._inner: list[int] = []
+        self.waits = True
+        self.greeting, greeting = socket.socketpair()
+        self._inner.append(greeting.detach())
+        requests, self.requests = os.pipe()
+        self._inner.append(requests)
+        self.answers, answers = os.pipe()
+        self._inner.append(answers)
+        self.links = tuple(f"{kind}:[{os.fstat(fd).st_ino}]" for kind, fd in zip(KINDS, self.inner, strict=True))
+        os.set_blocking(self.requests, False)
+        self.greeting.setblocking(False)
+
+    @property
+    def inner(self) -> tuple[int, int, int]:
+        """The worker's ends: answers, requests, greeting."""
+        greeting, requests, answers = self._inner
+        return answers, requests, greeting
+
+    def handed_over(self) -> None:
+        """The worker has its ends: close ours of them, but for the one that keeps the pipe whole."""
+        if len(self._inner) == 3:
+            greeting, requests, answers = self._inner
+            self._inner = [requests]
+            os.close(greeting)
+            os.close(answers)
+
+    def set_waiting(self, *, waits: bool) -> None:
+        """Whether `receive` waits, as a thread wants it, or raises BlockingIOError, for an event loop."""
+        os.set_blocking(self.answers, waits)
+        self.waits = waits
+
+    def send(self, frame: bytes, sent: int, ended: Callable[[], bool]) -> None:
+        """Send the rest of a frame of which `sent` bytes are, waiting for room. Raises OSError when the worker has `ended`."""
+        view = memoryview(frame)
+        while sent < len(frame):
+            try:
+                sent += os.write(self.requests, view[sent:])
+            except BlockingIOError:
+                if ended():
+                    raise _over() from None
+                poll = select.poll()
+                poll.register(self.requests, select.POLLOUT)
+                poll.poll()
+
+    def receive(self, ended: Callable[[], bool]) -> bytes:
+        """What has arrived, at least a byte; b"" when nobody holds the worker's end. Raises OSError, as when the worker has
+        `ended` and nothing of it is left."""
+        if ended() and not self._state(select.POLLIN):
+            raise _over()
+        return os.read(self.answers, RECV_BYTES)
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether nobody holds the worker's end any more, so that each read ends."""
+        return bool(self._state(0) & select.POLLHUP)
+
+    def _state(self, events: int) -> int:
+        if self.answers < 0:
+            return 0
+        poll = select.poll()
+        poll.register(self.answers, events)
+        return sum(found for _, found in poll.poll(0))
+
+    def let_go(self) -> bool:
+        """The worker is dead: make who still waits for it go on. Whether the channel is still in use."""
+        if self.answers < 0:
+            return False
+        kept = self._inner[-1]
+        os.set_blocking(kept, False)
+        with contextlib.suppress(BlockingIOError):
+            os.read(kept, RECV_BYTES)
+        if not self.hung_up:
+            with contextlib.suppress(OSError):  # full: then there is something to read
+                end = os.open(f"/proc/self/fd/{self.answers}", os.O_WRONLY | os.O_NONBLOCK)
+                try:
+                    os.write(end, NO_ANSWER)
+                finally:
+                    os.close(end)
+        return True
+
+    def close(self) -> None:
+        """Give back every descriptor."""
+        self.greeting.close()
+        closing, self._inner = [*self._inner, self.requests, self.answers], []
+        self.requests = self.answers = -1
+        for fd in closing:
+            if fd >= 0:
+                os.close(fd)
+
+    def __del__(self) -> None:
+        if hasattr(self, "greeting"):  # else nothing was opened
+            self.close()
+
+
+def _over() -> BrokenPipeError:
+    return BrokenPipeError(errno.EPIPE, "the worker ended")

@@ -1,0 +1,50 @@
+"""A worker's ends of its channel: two pipes for calls and, until it has introduced itself, a socket.
+
+What is sent on the socket arrives with the kernel's word on who sent it, which a pipe does not give; it is closed after that.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import Final
+
+from pyproc_wire.limits import RECV_BYTES
+
+
+class Channel:
+    """`requests`, `answers` and `greeting` are descriptors; nothing waits longer than the supervisor lives."""
+
+    __slots__ = ("_greeting", "_poll", "answers", "requests")
+
+    def __init__(self, requests: int, answers: int, greeting: int) -> None:
+        self.requests: Final = requests
+        self.answers: Final = answers
+        self._greeting = greeting
+        self._poll = select.poll()
+        self._poll.register(requests, select.POLLIN)
+
+    def greet(self, frame: bytes) -> None:
+        """Send the first frame, and close what it went over. Raises OSError."""
+        _write(self._greeting, frame)
+        os.close(self._greeting)
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame, waiting for room. Raises OSError."""
+        _write(self.answers, frame)
+
+    def receive(self) -> bytes:
+        """What has arrived, at least a byte; b"" when the supervisor's end is closed. Waits."""
+        return os.read(self.requests, RECV_BYTES)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `receive` would return at once."""
+        return bool(self._poll.poll(0))
+
+
+def _write(fd: int, frame: bytes) -> None:
+    sent = os.write(fd, frame)
+    while sent != len(frame):
+        frame = frame[sent:]
+        sent = os.write(fd, frame)
