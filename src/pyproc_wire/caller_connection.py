@@ -29,14 +29,14 @@ from pyproc_wire.connection_state import (
     call_kind,
 )
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
-from pyproc_wire.events import ConnectionClosed, Failed, Part, Ready, Succeeded
+from pyproc_wire.events import BriefSuccess, ConnectionClosed, Failed, Part, Ready, Succeeded
 from pyproc_wire.extensions import DECODE_FAILURES
 from pyproc_wire.frame import FrameReader, frame, header
 from pyproc_wire.limits import (
     CANCEL_REASON_BYTES,
     CREDIT_MAX,
     DEADLINE_MS_MAX,
-    ID_MAX,
+    HEADER_BYTES,
     PARTS_AHEAD,
     REQUEST_BYTES,
     RESPONSE_BYTES,
@@ -56,12 +56,15 @@ class CallerConnection:
 
     __slots__ = (
         "_decode",
+        "_brief_bytes",
+        "_decode_brief",
         "_decode_success",
         "_flowing",
         "_may_ask",
         "_open",
         "_permitted",
         "_reader",
+        "_sole",
         "_state",
         "_streams",
         "codec",
@@ -78,8 +81,11 @@ class CallerConnection:
         self.codec = codec
         self.request_limit = request_limit
         self._reader = FrameReader(limit)
+        self._sole = self._reader.sole
         self._decode = codec.decoder(Answer)
         self._decode_success = codec.decoder(Succeeded)
+        self._decode_brief = codec.decoder(BriefSuccess)
+        self._brief_bytes = codec.shortest_breach + HEADER_BYTES
         self.value = codec.decode_value
         """The value of a body or part. Raises RemoteProtocolError if it is not one within the limits."""
         self._open: dict[int, int] = {}  # id -> parts that may still come, NO_STREAM for a plain call
@@ -91,6 +97,8 @@ class CallerConnection:
         self._state = state
         self._permitted = frozenset(FROM_WORKER[state])
         self._may_ask = REQUEST in TO_WORKER[state]
+        if state is _CLOSED:
+            self._reader.close()
 
     @property
     def state(self) -> State:
@@ -117,9 +125,8 @@ class CallerConnection:
         id: int,
         method: str,
         body: object,
-        *,
         deadline_ms: int | None = None,
-        stream: bool = False,
+        stream: bool = False,  # noqa: FBT001, FBT002 - CPython calls a function with keyword-only arguments at twice the price
         tenant: str | None = None,
         principal: str | None = None,
     ) -> bytes:
@@ -130,12 +137,11 @@ class CallerConnection:
         large, an id that is open or no 64-bit integer, and before the worker is ready. Nothing is open then
         that was not before.
         """
-        if id in self._open or not self._may_ask or not 0 <= id <= ID_MAX:
-            self._refuse_request(id)
-        if deadline_ms is not None and not 0 <= deadline_ms <= DEADLINE_MS_MAX:
-            raise LocalProtocolError(f"deadline is {deadline_ms} ms, possible are 0 to {DEADLINE_MS_MAX}")
+        # shifted by so many bits, an integer is 0 if it is an unsigned one of so many, and no other
+        if id in self._open or id >> 64 or (deadline_ms or 0) >> 63 or not self._may_ask:
+            self._refuse_request(id, deadline_ms)
         codec = self.codec
-        prepared: Any = codec.prepare(body) if type(body) is not Raw else body or MISSING
+        prepared: Any = codec.prepare(body, 0) if type(body) is not Raw else body or MISSING
         payload = codec.encode_prepared(
             Asking(id, method, prepared, deadline_ms, stream, tenant, principal), prepared, body
         )
@@ -149,9 +155,11 @@ class CallerConnection:
             self._open[id] = NO_STREAM
         return header(size) + payload
 
-    def _refuse_request(self, id: int) -> NoReturn:
+    def _refuse_request(self, id: int, deadline_ms: int | None) -> NoReturn:
         if not self._may_ask:
             self._refuse_to_send(REQUEST)
+        if (deadline_ms or 0) >> 63:
+            raise LocalProtocolError(f"deadline is {deadline_ms} ms, possible are 0 to {DEADLINE_MS_MAX}")
         raise LocalProtocolError(f"call id {id} is open already or outside 0 to 2^64-1")
 
     def cancel(self, id: int, reason: str = "") -> bytes:
@@ -177,17 +185,19 @@ class CallerConnection:
     def _refuse_to_send(self, kind: str) -> NoReturn:
         raise LocalProtocolError(f"connection is {self._state.value}, a {kind} cannot be sent")
 
-    def sole_success(self, data: bytes) -> Succeeded | None:
-        """The event, if `data` is exactly the success of a plain call and no stream is open: nearly every chunk is. Else None,
-        and nothing was taken in; `receive` says what it is."""
-        payload = self._reader.sole(data)
-        if payload is None or self._streams or not self._may_ask:
+    def brief(self, data: bytes) -> BriefSuccess | None:
+        """The event, if `data` is exactly one brief success of a plain call and no stream is open. Else None, and nothing was taken
+        in; `receive` says what it is."""
+        if len(data) >= self._brief_bytes or self._streams:
+            return None
+        payload = self._sole(data)
+        if payload is None:
             return None
         try:
-            success: Succeeded = self._decode_success(payload)
-        except DECODE_FAILURES:
+            success: BriefSuccess = self._decode_brief(payload)
+        except (*DECODE_FAILURES, LocalProtocolError):
             return None
-        return success if success.ok and self._open.pop(success.id, None) is not None else None
+        return success if success.ok and self._open.pop(success.id, 0) else None
 
     def receive(self, data: bytes) -> list[CallerEvent]:
         """What `data` completes; `b""` says that the peer has ended.
@@ -195,9 +205,6 @@ class CallerConnection:
         Raises RemoteProtocolError for any breach: the connection is closed then, `before` holds the events
         before it.
         """
-        success = self.sole_success(data)
-        if success is not None:
-            return [success]
         if self._state is _CLOSED:
             raise LocalProtocolError("connection is closed, nothing can be received")
         if not data:
@@ -221,6 +228,9 @@ class CallerConnection:
         return events
 
     def _event(self, payload: bytes | bytearray) -> CallerEvent:
+        success = self._success(payload)
+        if success is not None:
+            return success
         try:
             answer: Answer = self._decode(payload)
         except DECODE_FAILURES as error:
@@ -246,6 +256,16 @@ class CallerConnection:
         event = failed(id, answer)
         self._end(id, window)
         return event
+
+    def _success(self, payload: bytes | bytearray) -> Succeeded | None:
+        """A success while no stream is open, which nearly every answer is, costs half of an `Answer`."""
+        if self._streams or not self._may_ask:
+            return None
+        try:
+            success: Succeeded = self._decode_success(payload)
+        except DECODE_FAILURES:
+            return None
+        return success if success.ok and self._open.pop(success.id, 0) else None
 
     def _end(self, id: int, window: int) -> None:
         del self._open[id]

@@ -26,7 +26,7 @@ from pyproc_wire.limits import INT_MAX, INT_MIN, MAX_DEPTH, MAX_KEYS
 from pyproc_wire.values import SCALARS, Walk, blame
 
 _SHORTEST_BREACH: Final = {"msgpack": MAX_DEPTH, "json": 19}
-"""Per codec, bytes: a shorter payload is neither too deep nor, in JSON, holds an integer out of range."""
+"""Per codec, bytes: in a shorter payload no value is too deep or, in JSON, an integer out of range."""
 
 _MANY_BYTES: Final = 2 * MAX_KEYS
 """Bytes: a shorter payload cannot hold more than MAX_KEYS keys with their values."""
@@ -54,20 +54,22 @@ class Codec:
         "_is_json",
         "_make_decoder",
         "_not_opening",
-        "_shortest_breach",
         "_walk",
         "name",
         "prepare",
+        "shortest_breach",
     )
 
     def __init__(self, name: str, walk: Walk) -> None:
         self.name = name
         self._is_json = name == "json"
         self._walk = walk
-        self.prepare: Callable[[Any], Any] = walk.carry
-        """A user value as it is to be encoded in a message of ours; see `encode_prepared`."""
+        self.prepare: Callable[[Any, int], Any] = walk.carry
+        """A user value, at depth 0, as it is to be encoded in a message of ours; see `encode_prepared`. Not a method and without
+        a default, either of which would be one call more in each call."""
         self._not_opening = _NOT_OPENING[name]
-        self._shortest_breach = _SHORTEST_BREACH[name]
+        self.shortest_breach = _SHORTEST_BREACH[name]
+        """Bytes: a value in a shorter payload needs no check but its decoding."""
         self._decoders: dict[Any, Callable[[Any], Any]] = {}
         self._encode: Callable[[Any], bytes]
         self._make_decoder: Callable[[Any], Any]
@@ -88,7 +90,7 @@ class Codec:
         return self._encode(message)
 
     def encode_prepared(self, message: Any, prepared: Any, value: Any) -> bytes:
-        """The bytes of a message of ours in which `prepared`, from `prepare(value)`, stands.
+        """The bytes of a message of ours in which `prepared`, from `prepare(value, 0)`, stands.
 
         Raises UnencodableValue for what only the encoder sees: a lone surrogate, an integer out of range,
         too many keys.
@@ -105,7 +107,7 @@ class Codec:
 
     def encode_value(self, value: Any) -> bytes:
         """The bytes of a user value. Raises UnencodableValue with the path of what cannot be carried."""
-        prepared = self.prepare(value)
+        prepared = self.prepare(value, 0)
         return self.encode_prepared(prepared, prepared, value)
 
     def _check_ints(self, prepared: Any) -> None:
@@ -134,7 +136,7 @@ class Codec:
         """
         size = len(raw)
         try:
-            if size < self._shortest_breach:
+            if size < self.shortest_breach:
                 return self._decode_any(raw)
             raw = bytes(raw)
             if size > SHORT_BYTES and not self._is_json:

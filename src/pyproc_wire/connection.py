@@ -11,6 +11,7 @@ from pyproc_wire.codec import JSON, MESSAGEPACK, Codec
 from pyproc_wire.connection_state import CALL, FROM_WORKER, TO_WORKER, State
 from pyproc_wire.events import (
     BadRequest,
+    BriefSuccess,
     Called,
     CancelRequested,
     ConnectionClosed,
@@ -20,7 +21,7 @@ from pyproc_wire.events import (
     Ready,
     Succeeded,
 )
-from pyproc_wire.messages import Report
+from pyproc_wire.messages import BriefRequest, Report
 from pyproc_wire.server_connection import ServerConnection, choose_codec
 from pyproc_wire.worker_connection import WorkerConnection, WorkerEvent
 
@@ -31,6 +32,8 @@ __all__ = [
     "MESSAGEPACK",
     "TO_WORKER",
     "BadRequest",
+    "BriefRequest",
+    "BriefSuccess",
     "Called",
     "CallerConnection",
     "CallerEvent",

@@ -62,6 +62,10 @@ class FrameReader:
         """Bytes that the present frame still lacks as far as is known: a size for the next recv."""
         return self._need - len(self._kept)
 
+    def close(self) -> None:
+        """No frame comes alone any more: what arrives is not taken in."""
+        self._sole_limit = 0
+
     def sole(self, data: bytes | bytearray) -> bytes | bytearray | None:
         """The payload, if no frame is under way and `data` is exactly one; else None, and nothing is taken in."""
         size = len(data) - HEADER_BYTES

@@ -48,6 +48,12 @@ class LinkRequest(Request, omit_defaults=True, forbid_unknown_fields=True, gc=Fa
     principal: str | None = None
 
 
+class BriefRequest(LinkRequest, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A `LinkRequest` so short that its value was decoded with it; a missing one is None."""
+
+    body: Any = None
+
+
 class Asking(Struct, omit_defaults=True, gc=False):
     """Encoded only: a `LinkRequest` with those of its fields that a supervisor fills."""
 

@@ -82,7 +82,7 @@ class ServerConnection(WorkerConnection):
     def success(self, id: int, value: object, output: int = 0, *, call: str | None = None) -> bytes:
         """As a worker's success; `output` is not told to clients, `call` is the audit record's id."""
         self._may_answer(id, SUCCESS)
-        prepared = self.codec.prepare(value)
+        prepared = self.codec.prepare(value, 0)
         message = PublicSuccess(id, True, prepared, call)
         raw = self._bounded(self.codec.encode_prepared(message, prepared, value), SUCCESS)
         del self._open[id]

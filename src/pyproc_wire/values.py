@@ -52,8 +52,8 @@ class Walk:
         self.converters = converters
         self.adopt_foreign = adopt_foreign
 
-    def carry(self, value: Any, depth: int = 0) -> Any:
-        """`value` as it is to be encoded. Raises UnencodableValue with the path of what cannot be carried."""
+    def carry(self, value: Any, depth: int) -> Any:
+        """`value`, at `depth`, as it is to be encoded. Raises UnencodableValue with the path of what cannot be carried."""
         kind = type(value)
         plain = self.plain
         if kind is dict and depth < MAX_DEPTH:

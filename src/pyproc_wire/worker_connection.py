@@ -27,6 +27,7 @@ from pyproc_wire.frame import FrameReader, frame, header
 from pyproc_wire.limits import (
     CANCEL_REASON_BYTES,
     CREDIT_MAX,
+    HEADER_BYTES,
     ID_MAX,
     PARTS_AHEAD,
     PUBLIC_TEXT_BYTES,
@@ -36,6 +37,7 @@ from pyproc_wire.limits import (
     TYPE_NAME_CHARS,
 )
 from pyproc_wire.messages import (
+    BriefRequest,
     Cancellation,
     Control,
     Credit,
@@ -66,7 +68,10 @@ class WorkerConnection:
         self.codec = codec
         self.response_limit = response_limit
         self._reader = FrameReader(request_limit)
+        self._sole = self._reader.sole
         self._decode = codec.decoder(LinkRequest)
+        self._decode_brief = codec.decoder(BriefRequest)
+        self._brief_bytes = codec.shortest_breach + HEADER_BYTES
         self._open: dict[int, int] = {}  # id -> parts that may be sent, NO_STREAM for a plain call
         self._enter(State.NEW)
 
@@ -100,14 +105,15 @@ class WorkerConnection:
     # What arrives.
 
     def sole_request(self, data: bytes) -> LinkRequest | None:
-        """The event, if `data` is exactly one request: nearly every chunk is. Else None, and nothing was taken in; `receive`
-        says what it is."""
-        payload = self._reader.sole(data)
+        """The event, a brief one if it is short, if `data` is exactly one request: nearly every chunk is. Else None, and nothing was
+        taken in; `receive` says what it is."""
+        payload = self._sole(data)
         if payload is None or not self._hears:
             return None
+        decode = self._decode_brief if len(data) < self._brief_bytes else self._decode
         try:
-            request: LinkRequest = self._decode(payload)
-        except DECODE_FAILURES:
+            request: LinkRequest = decode(payload)
+        except (*DECODE_FAILURES, LocalProtocolError):
             return None
         id, open = request.id, self._open
         if id in open or id > ID_MAX:
@@ -236,7 +242,7 @@ class WorkerConnection:
         """One frame that opens the connection: name -> description, and what the worker says of itself."""
         if self._state is not State.NEW:
             raise LocalProtocolError(f"connection is {self._state.value}, {READY} is sent once and first")
-        prepared = self.codec.prepare({"functions": functions, "details": details})
+        prepared = self.codec.prepare({"functions": functions, "details": details}, 0)
         note = ReadyNote(prepared["functions"], prepared["details"])
         payload = self.codec.encode_prepared({"ready": note}, prepared, prepared)
         raw = self._bounded(payload, READY)
@@ -251,7 +257,7 @@ class WorkerConnection:
         if id not in self._open or not self._hears:
             self._may_answer(id, SUCCESS)
         codec = self.codec
-        prepared = codec.prepare(value)
+        prepared = codec.prepare(value, 0)
         payload = codec.encode_prepared(Success(id, True, prepared, output), prepared, value)
         if len(payload) > self.response_limit:
             self._refuse_size(payload, SUCCESS)
@@ -263,7 +269,7 @@ class WorkerConnection:
         self._may_answer(id, PART)
         if self._open[id] == 0:
             raise LocalProtocolError(f"no part of call {id} may be sent before a credit arrives")
-        prepared = self.codec.prepare(value)
+        prepared = self.codec.prepare(value, 0)
         raw = self._bounded(self.codec.encode_prepared(PartNote(id, prepared), prepared, value), PART)
         self._open[id] -= 1
         return raw

@@ -23,12 +23,14 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
+from os import read, write
 from time import monotonic
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from pyproc_wire.connection import (
     BadRequest,
+    BriefRequest,
     Called,
     CancelRequested,
     ConnectionClosed,
@@ -37,6 +39,7 @@ from pyproc_wire.connection import (
     WorkerEvent,
 )
 from pyproc_wire.errors import RemoteProtocolError, printable
+from pyproc_wire.limits import RECV_BYTES
 from pyproc_wire.messages import LinkRequest
 from pyproc_worker import call as calls
 from pyproc_worker import stdio, streams
@@ -110,14 +113,17 @@ class _Server:
     def run(self) -> None:
         """Answer calls until the end of the channel."""
         sole_request, receive = self.connection.sole_request, self.connection.receive
-        read, send = self._channel.receive, self._channel.send
+        send, requests, answers = self._channel.send, self._channel.requests, self._channel.answers
         early, answer = self._early, self._answer
         with self._lock:
             while not self._ended:
-                data = read()
+                data = read(requests, RECV_BYTES)
                 request = sole_request(data)
                 if request is not None:
-                    send(answer(request))
+                    frame = answer(request)
+                    sent = write(answers, frame)
+                    if sent != len(frame):
+                        send(frame[sent:])
                     if not early:
                         continue
                 else:
@@ -141,7 +147,7 @@ class _Server:
         function = self._registry.lookup(request.method)
         if function is None:
             return self._unknown(request)
-        if request.deadline_ms == 0 or self._withdrawn:
+        if not request.deadline_ms or self._withdrawn:
             refusal = self._not_begun(request)
             if refusal is not None:
                 return refusal
@@ -151,7 +157,7 @@ class _Server:
         lock = self._lock
         try:
             body = request.body
-            value = self._value(body) if body else None
+            value = body if type(request) is BriefRequest else self._value(body) if body else None
             if function.check is not None:
                 value = function.check(value)
         except BaseException as error:  # noqa: BLE001 - the check of a type may be the script's own code

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -25,6 +26,7 @@ from pyproc import (
     ConfigError,
     DeadlineExceeded,
     FunctionFailed,
+    InternalError,
     InvalidArgument,
     Limits,
     NotFound,
@@ -36,6 +38,7 @@ from pyproc import (
     WorkerLost,
 )
 from pyproc.host import cgroup
+from pyproc_wire.codec import MESSAGEPACK
 
 pytestmark = pytest.mark.unprivileged
 
@@ -75,6 +78,21 @@ def test_arrays_arrive_as_arrays(pool: Pool) -> None:
     array = np.arange(12, dtype="float32").reshape(3, 4)
     back = pool.call("echo", array)
     assert back.dtype == array.dtype and (back == array).all()
+
+
+@pytest.mark.parametrize("value", [np.float32(1.5), np.arange(100.0)], ids=["brief", "long"])
+def test_an_array_where_there_is_no_numpy_is_an_error_of_that_call(pool: Pool, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = msgspec.Raw(MESSAGEPACK.encode_value(value))
+    before = pool.status()["ledger"]
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "numpy", None)
+        with pytest.raises(InternalError, match="install numpy"):
+            pool.call("echo", body)
+        with pytest.raises(InternalError, match="install numpy"):
+            list(pool.stream("echo", body))
+    after = pool.status()["ledger"]
+    assert after["failed"] == before["failed"] + 2 and after["in_flight"] == 0
+    assert {worker["state"] for worker in pool.status()["workers"]} == {"idle"}
 
 
 def test_typed_bodies_are_checked_with_their_path(pool: Pool) -> None:

@@ -85,12 +85,12 @@ def outcome(connection: CallerConnection | WorkerConnection, chunks: Iterable[by
     return [described(event) for event in events], None
 
 
-def described(event: Any) -> dict[str, Any]:
-    """`event` as a map; a body is its bytes."""
+def described(event: Any, *, body: bool = True) -> dict[str, Any]:
+    """`event` as a map; a body, if it is wanted, is its bytes."""
     kind = "Called" if isinstance(event, Called) else type(event).__name__  # a Called is the message itself
     found: dict[str, Any] = {"event": kind}
     for name in FIELDS:
-        if hasattr(event, name):
+        if hasattr(event, name) and (body or name != "body"):
             value = getattr(event, name)
             found[name] = bytes(value) if name == "body" else value
     return found

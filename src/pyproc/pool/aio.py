@@ -43,10 +43,10 @@ class AsyncPool:
     async def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        worker, deadline = core.lend(method, timeout)
+        worker, seconds = core.lend(method, timeout)
         if worker is None:
-            worker = await self._wait(method, deadline)
-        frame = core.begin(worker, method, body, deadline)
+            worker, seconds = await self._wait(method, seconds)
+        frame = core.begin(worker, method, body, seconds, False)
         try:
             await self._send(worker, frame)
             while True:
@@ -65,10 +65,10 @@ class AsyncPool:
                      timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
         """The parts of a generator as they come; closing it cancels the call."""
         core = self._core
-        worker, deadline = core.lend(method, timeout)
+        worker, seconds = core.lend(method, timeout)
         if worker is None:
-            worker = await self._wait(method, deadline)
-        frame = core.begin(worker, method, body, deadline, stream=True)
+            worker, seconds = await self._wait(method, seconds)
+        frame = core.begin(worker, method, body, seconds, True)
         id, taken, over = worker.call_id, 0, False
         try:
             await self._send(worker, frame)
@@ -96,7 +96,9 @@ class AsyncPool:
             if not over and worker.call_id == id:
                 core.abandoned(worker)
 
-    async def _wait(self, method: str, deadline: float) -> Worker:
+    async def _wait(self, method: str, seconds: float) -> tuple[Worker, float]:
+        """A worker, and what is left of `seconds`. Raises CallError."""
+        deadline = monotonic() + seconds
         core, loop = self._core, asyncio.get_running_loop()
         woken = asyncio.Event()
 
@@ -118,7 +120,7 @@ class AsyncPool:
         worker = waiter.worker or core.checkout.leave(waiter)
         if worker is None:
             raise core.late_in_queue(method)
-        return worker
+        return worker, max(0.0, deadline - monotonic())
 
     async def _send(self, worker: Worker, frame: bytes) -> None:
         channel = worker.channel

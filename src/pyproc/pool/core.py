@@ -9,7 +9,6 @@ hang. What is done for each call is written out in `begin`, `finish` and `give_b
 from __future__ import annotations
 
 import logging
-import math
 import os
 import secrets
 import weakref
@@ -84,17 +83,6 @@ class Core:
 
     # -- before a call -----------------------------------------------------------------------------------------------
 
-    def seconds(self, method: str, timeout: float | str | None) -> float:
-        """How long the call may take. Raises NotFound, InvalidArgument, DeadlineExceeded, Unavailable, PyprocError."""
-        if self.closed is not None:
-            self.refuse_closed()
-        try:
-            most = self._seconds[method]
-        except (KeyError, TypeError):
-            known = ", ".join(sorted(self._seconds)[:20])
-            raise NotFound(f"no function {str(method)[:200]!r} is exposed; exposed are {known}") from None
-        return most if timeout is None else min(most, _parse_timeout(timeout))
-
     def refuse_closed(self) -> None:
         """Raise why this pool serves nothing."""
         error = self.closed
@@ -116,24 +104,32 @@ class Core:
     # -- a call ------------------------------------------------------------------------------------------------------
 
     def lend(self, method: str, timeout: float | str | None) -> tuple[Worker | None, float]:
-        """An idle worker, or None when the call has to queue, and when the call must be over, on time.monotonic(). Raises as
-        `seconds`."""
-        deadline = monotonic() + self.seconds(method, timeout)
-        return self.checkout.take(), deadline
-
-    def begin(self, worker: Worker, method: str, body: Any, deadline: float, *, stream: bool = False) -> bytes:
-        """Encode the request and arm the deadline; the worker is busy from here on. Raises CallError; gives it back then."""
-        id = next(worker.ids)
-        left = int((deadline - monotonic()) * 1000)
+        """An idle worker, or None when the call has to queue, and the seconds that the call may take. Raises NotFound,
+        InvalidArgument, DeadlineExceeded, Unavailable, PyprocError."""
+        if self.closed is not None:
+            self.refuse_closed()
         try:
-            frame = worker.connection.request(id, method, body, deadline_ms=left if left > 0 else 1, stream=stream)
+            seconds = self._seconds[method]
+        except (KeyError, TypeError):
+            known = ", ".join(sorted(self._seconds)[:20])
+            raise NotFound(f"no function {str(method)[:200]!r} is exposed; exposed are {known}") from None
+        if timeout is not None:
+            seconds = min(seconds, _parse_timeout(timeout))
+        return self.checkout.take(), seconds
+
+    def begin(self, worker: Worker, method: str, body: Any, seconds: float, stream: bool) -> bytes:  # noqa: FBT001 - as `request`
+        """Encode the request and arm the deadline, `seconds` from now; the worker is busy from here on. Raises CallError; gives
+        the worker back then."""
+        id = next(worker.ids)
+        worker.deadline = deadline = monotonic() + seconds
+        try:
+            frame = worker.connection.request(id, method, body, int(seconds * 1000) or 1, stream)
         except _UNSENDABLE as error:
             self.give_back(worker)
             raise _unsendable(error) from error
         worker.calls += 1
-        worker.call_id = id
         worker.method = method
-        worker.deadline = deadline
+        worker.call_id = id
         self.ledger.accepted += 1
         supervisor = self.supervisor
         if deadline < supervisor.wake_at:
@@ -141,17 +137,12 @@ class Core:
             supervisor.poke()
         return frame
 
-    def succeed(self, worker: Worker, event: Succeeded) -> Any:
-        """The value of a success; the worker is given back. Raises WorkerLost for a body that is no value."""
-        if event.output:
+    def succeeded(self, worker: Worker, output: int) -> None:
+        """The call's value is there, and it wrote `output` bytes: the worker is given back."""
+        if output:
             self.supervisor.drain(worker)
-        try:
-            value = worker.connection.value(event.body)
-        except RemoteProtocolError as error:
-            raise self.lost(worker, error) from error
         self.ledger.ok += 1
         self.give_back(worker)
-        return value
 
     def finish(self, worker: Worker, event: Succeeded | Failed) -> Any:
         """The value of a success, or raise the error of a failure; the worker is given back first, or ended if it says more:
@@ -159,7 +150,14 @@ class Core:
         if worker.connection.mid_frame:
             raise self.lost(worker, RemoteProtocolError("bytes follow the answer"))
         if isinstance(event, Succeeded):
-            return self.succeed(worker, event)
+            try:
+                value = self._value(worker, event)
+            except LocalProtocolError as error:
+                self.ledger.failed += 1
+                self.give_back(worker)
+                raise from_code(error.code, str(error)) from error
+            self.succeeded(worker, event.output)
+            return value
         if event.output:
             self.supervisor.drain(worker)
         self.give_back(worker)
@@ -167,7 +165,6 @@ class Core:
 
     def give_back(self, worker: Worker) -> None:
         """The call is over: lend the worker to the next one, or retire it."""
-        worker.deadline = math.inf
         worker.call_id = 0
         if worker.doomed is not None:
             return
@@ -177,7 +174,14 @@ class Core:
         self.checkout.give(worker)
 
     def part(self, worker: Worker, event: Part) -> Any:
-        """The value of one part of a stream."""
+        """The value of one part of a stream. Raises CallError."""
+        try:
+            return self._value(worker, event)
+        except LocalProtocolError as error:
+            raise from_code(error.code, str(error)) from error
+
+    def _value(self, worker: Worker, event: Succeeded | Part) -> Any:
+        """Raises WorkerLost for bytes that are no value, LocalProtocolError for an array where there is no numpy."""
         try:
             return worker.connection.value(event.body)
         except RemoteProtocolError as error:

@@ -36,23 +36,26 @@ class Pool:
     def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        worker, deadline = core.lend(method, timeout)
+        worker, seconds = core.lend(method, timeout)
         if worker is None:
-            worker = self._wait(method, deadline)
-        frame = core.begin(worker, method, body, deadline)
+            worker, seconds = self._wait(method, seconds)
+        frame = core.begin(worker, method, body, seconds, False)
         try:
             channel = worker.channel
             sent = write(channel.requests, frame)
             if sent != len(frame):
                 channel.send(frame, sent, worker.finished.is_set)
             data = read(channel.answers, RECV_BYTES)
-            success = worker.connection.sole_success(data)
-            return core.succeed(worker, success) if success is not None else self._answer(worker, data)
+            success = worker.connection.brief(data)
+            if success is None:
+                return self._answer(worker, data)
         except (OSError, RemoteProtocolError) as error:
             raise core.lost(worker, error) from error
         except (KeyboardInterrupt, SystemExit):
             core.abandoned(worker)
             raise
+        core.succeeded(worker, success.output)
+        return success.body
 
     def _answer(self, worker: Worker, data: bytes) -> Any:
         """The call's result, from a chunk that is not simply a success."""
@@ -64,7 +67,9 @@ class Pool:
                     raise self._core.lost(worker)
             data = worker.channel.receive(worker.finished.is_set)
 
-    def _wait(self, method: str, deadline: float) -> Worker:
+    def _wait(self, method: str, seconds: float) -> tuple[Worker, float]:
+        """A worker, and what is left of `seconds`. Raises CallError."""
+        deadline = monotonic() + seconds
         core = self._core
         gate = threading.Lock()
         gate.acquire()
@@ -80,15 +85,15 @@ class Pool:
         worker = waiter.worker or core.checkout.leave(waiter)
         if worker is None:
             raise core.late_in_queue(method)
-        return worker
+        return worker, max(0.0, deadline - monotonic())
 
     def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
         """The parts of a generator as they come; closing the iterator cancels the call."""
         core = self._core
-        worker, deadline = core.lend(method, timeout)
+        worker, seconds = core.lend(method, timeout)
         if worker is None:
-            worker = self._wait(method, deadline)
-        frame = core.begin(worker, method, body, deadline, stream=True)
+            worker, seconds = self._wait(method, seconds)
+        frame = core.begin(worker, method, body, seconds, True)
         id, taken, over = worker.call_id, 0, False
         try:
             worker.channel.send(frame, 0, worker.finished.is_set)

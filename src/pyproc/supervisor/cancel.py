@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable
@@ -53,6 +52,6 @@ class Cancel:
         for event in events:
             if isinstance(event, (Succeeded, Failed)) and event.id == worker.abandoned:
                 self._loop.unwatch(worker.channel.answers)
-                worker.abandoned, worker.call_id, worker.deadline = 0, 0, math.inf
+                worker.abandoned, worker.call_id = 0, 0
                 self._free(worker)
                 return

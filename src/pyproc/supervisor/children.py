@@ -215,6 +215,8 @@ class Supervisor:
         now = time.monotonic()
         earliest = asked if asked > now else math.inf  # kept although its call may be over: else each call would poke
         for worker in list(self._workers):
+            if not worker.call_id:
+                continue
             if worker.deadline <= now:
                 self.condemn(worker, "cancelled" if worker.abandoned else "deadline")
             else:

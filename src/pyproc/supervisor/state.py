@@ -11,6 +11,8 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyproc_wire.connection import CallerConnection
@@ -30,12 +32,12 @@ ENVELOPE_BYTES = 1 << 17  # what stands around a body: ids, and the report of a 
 
 
 def _call_ids() -> Iterator[int]:
-    while True:
-        yield from (id for id in struct.unpack("64Q", os.urandom(512)) if id)
+    """64-bit numbers but 0, without end."""
+    return filter(None, chain.from_iterable(map(struct.Struct("64Q").unpack, iter(partial(os.urandom, 512), b""))))
 
 
 class Worker:
-    """`deadline`: time.monotonic() when the present call must be over, inf when idle; `doomed`: why we killed it; `joined`:
+    """`deadline`: time.monotonic() when the present call must be over, if there is one; `doomed`: why we killed it; `joined`:
     the process that entered the group; `late`: ends a start that takes too long; `holding`: the pidfd is not closed while
     it is held; `ids`: of calls, which the worker cannot guess, so that an answer before its question fits none."""
 

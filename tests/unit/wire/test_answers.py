@@ -11,6 +11,7 @@ from pyproc_wire.codes import CODES, WORKER_CODES
 from pyproc_wire.connection import (
     JSON,
     MESSAGEPACK,
+    BriefSuccess,
     CallerConnection,
     Codec,
     Failed,
@@ -218,9 +219,9 @@ def test_a_call_goes_there_and_back_in_either_codec(codec: Codec) -> None:
 )
 def test_the_short_way_leaves_what_is_no_plain_success(message: dict[str, Any]) -> None:
     caller = opened()
-    assert caller.sole_success(packed(message)) is None
+    assert caller.brief(packed(message)) is None
     assert list(caller.open_calls) == [1]
-    assert caller.sole_success(packed(SUCCESS)) == Succeeded(1, True, msgspec.Raw(b"\x03"))
+    assert caller.brief(packed(SUCCESS)) == BriefSuccess(1, True, 3)
 
 
 def test_nothing_comes_the_short_way_after_the_end() -> None:
@@ -228,12 +229,12 @@ def test_nothing_comes_the_short_way_after_the_end() -> None:
     caller.request(2, "add", None)
     with pytest.raises(RemoteProtocolError):
         caller.receive(packed({**SUCCESS, "id": 9}))
-    assert caller.sole_success(packed(SUCCESS)) is None
+    assert caller.brief(packed(SUCCESS)) is None
 
 
 def test_a_stream_is_never_ended_the_short_way() -> None:
     caller = opened(stream=True)
-    assert caller.sole_success(packed(SUCCESS)) is None
+    assert caller.brief(packed(SUCCESS)) is None
     assert caller.receive(packed(SUCCESS)) == [Succeeded(1, True, msgspec.Raw(b"\x03"))]
     assert caller.request(2, "add", None)
-    assert caller.sole_success(packed({**SUCCESS, "id": 2})) is not None
+    assert caller.brief(packed({**SUCCESS, "id": 2})) is not None

@@ -102,7 +102,7 @@ def test_each_value_arrives_as_what_it_was(value: Any) -> None:
 
 def test_a_plain_value_is_not_copied_before_it_is_encoded() -> None:
     value = {"rows": 1, "name": "x", "raw": b"y"}
-    assert MESSAGEPACK.prepare(value) is value
+    assert MESSAGEPACK.prepare(value, 0) is value
 
 
 def test_an_aware_datetime_keeps_its_instant_and_its_offset() -> None:
