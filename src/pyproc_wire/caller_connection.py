@@ -31,7 +31,7 @@ from pyproc_wire.connection_state import (
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
 from pyproc_wire.events import BriefSuccess, ConnectionClosed, Failed, Part, Ready, Succeeded
 from pyproc_wire.extensions import DECODE_FAILURES
-from pyproc_wire.frame import FrameReader, frame, header
+from pyproc_wire.frame import BRIEF_HEADERS, FrameReader, frame, header
 from pyproc_wire.limits import (
     CANCEL_REASON_BYTES,
     CREDIT_MAX,
@@ -64,7 +64,6 @@ class CallerConnection:
         "_open",
         "_permitted",
         "_reader",
-        "_sole",
         "_state",
         "_streams",
         "codec",
@@ -81,11 +80,9 @@ class CallerConnection:
         self.codec = codec
         self.request_limit = request_limit
         self._reader = FrameReader(limit)
-        self._sole = self._reader.sole
         self._decode = codec.decoder(Answer)
         self._decode_success = codec.decoder(Succeeded)
         self._decode_brief = codec.decoder(BriefSuccess)
-        self._brief_bytes = codec.shortest_breach + HEADER_BYTES
         self.value = codec.decode_value
         """The value of a body or part. Raises RemoteProtocolError if it is not one within the limits."""
         self._open: dict[int, int] = {}  # id -> parts that may still come, NO_STREAM for a plain call
@@ -97,8 +94,12 @@ class CallerConnection:
         self._state = state
         self._permitted = frozenset(FROM_WORKER[state])
         self._may_ask = REQUEST in TO_WORKER[state]
-        if state is _CLOSED:
-            self._reader.close()
+        self._watch_for_brief()
+
+    def _watch_for_brief(self) -> None:
+        """A brief success is told at a glance while nothing else may come and no frame is under way."""
+        plain = self._state is State.OPEN and not self._streams and not self._reader.mid_frame
+        self._brief_bytes = self.codec.brief_bytes if plain else 0
 
     @property
     def state(self) -> State:
@@ -151,6 +152,7 @@ class CallerConnection:
         if stream:
             self._open[id] = PARTS_AHEAD
             self._streams += 1
+            self._watch_for_brief()
         else:
             self._open[id] = NO_STREAM
         return header(size) + payload
@@ -188,13 +190,11 @@ class CallerConnection:
     def brief(self, data: bytes) -> BriefSuccess | None:
         """The event, if `data` is exactly one brief success of a plain call and no stream is open. Else None, and nothing was taken
         in; `receive` says what it is."""
-        if len(data) >= self._brief_bytes or self._streams:
-            return None
-        payload = self._sole(data)
-        if payload is None:
+        size = len(data)
+        if size >= self._brief_bytes or data[:HEADER_BYTES] != BRIEF_HEADERS[size]:
             return None
         try:
-            success: BriefSuccess = self._decode_brief(payload)
+            success: BriefSuccess = self._decode_brief(data[HEADER_BYTES:])
         except (*DECODE_FAILURES, LocalProtocolError):
             return None
         return success if success.ok and self._open.pop(success.id, 0) else None
@@ -225,6 +225,7 @@ class CallerConnection:
             self._enter(State.CLOSED)
             error.before = events
             raise
+        self._watch_for_brief()
         return events
 
     def _event(self, payload: bytes | bytearray) -> CallerEvent:

@@ -21,8 +21,9 @@ from msgspec import Raw
 from pyproc_wire import extensions, json_values
 from pyproc_wire.errors import RemoteProtocolError, UnencodableValue, printable
 from pyproc_wire.extensions import DECODE_FAILURES
+from pyproc_wire.frame import BRIEF_BYTES
 from pyproc_wire.keys import SHORT_BYTES, check_keys
-from pyproc_wire.limits import INT_MAX, INT_MIN, MAX_DEPTH, MAX_KEYS
+from pyproc_wire.limits import HEADER_BYTES, INT_MAX, INT_MIN, MAX_DEPTH, MAX_KEYS
 from pyproc_wire.values import SCALARS, Walk, blame
 
 _SHORTEST_BREACH: Final = {"msgpack": MAX_DEPTH, "json": 19}
@@ -54,10 +55,11 @@ class Codec:
         "_is_json",
         "_make_decoder",
         "_not_opening",
+        "_shortest_breach",
         "_walk",
+        "brief_bytes",
         "name",
         "prepare",
-        "shortest_breach",
     )
 
     def __init__(self, name: str, walk: Walk) -> None:
@@ -68,8 +70,9 @@ class Codec:
         """A user value, at depth 0, as it is to be encoded in a message of ours; see `encode_prepared`. Not a method and without
         a default, either of which would be one call more in each call."""
         self._not_opening = _NOT_OPENING[name]
-        self.shortest_breach = _SHORTEST_BREACH[name]
-        """Bytes: a value in a shorter payload needs no check but its decoding."""
+        self._shortest_breach = _SHORTEST_BREACH[name]
+        self.brief_bytes = min(self._shortest_breach + HEADER_BYTES, BRIEF_BYTES)
+        """A value in a shorter frame needs no check but its decoding."""
         self._decoders: dict[Any, Callable[[Any], Any]] = {}
         self._encode: Callable[[Any], bytes]
         self._make_decoder: Callable[[Any], Any]
@@ -136,7 +139,7 @@ class Codec:
         """
         size = len(raw)
         try:
-            if size < self.shortest_breach:
+            if size < self._shortest_breach:
                 return self._decode_any(raw)
             raw = bytes(raw)
             if size > SHORT_BYTES and not self._is_json:

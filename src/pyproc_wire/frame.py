@@ -23,6 +23,12 @@ _length_of: Final = _LENGTH.unpack_from
 header: Final = _LENGTH.pack
 """The four bytes in front of a payload of so many bytes; for callers that have checked the length."""
 
+BRIEF_BYTES: Final = 68
+"""A chunk below it may be brief, a whole frame at a glance: it begins with the header that stands at its length in
+`BRIEF_HEADERS`."""
+
+BRIEF_HEADERS: Final = (*(None for _ in range(HEADER_BYTES + 1)), *map(header, range(1, BRIEF_BYTES - HEADER_BYTES)))
+
 
 def frame(payload: bytes) -> bytes:
     """`payload` with its length in front.
@@ -61,10 +67,6 @@ class FrameReader:
     def missing(self) -> int:
         """Bytes that the present frame still lacks as far as is known: a size for the next recv."""
         return self._need - len(self._kept)
-
-    def close(self) -> None:
-        """No frame comes alone any more: what arrives is not taken in."""
-        self._sole_limit = 0
 
     def sole(self, data: bytes | bytearray) -> bytes | bytearray | None:
         """The payload, if no frame is under way and `data` is exactly one; else None, and nothing is taken in."""

@@ -46,7 +46,7 @@ class ServerConnection(WorkerConnection):
         self._chosen = False
         self._enter(State.OPEN)
 
-    def sole_request(self, data: bytes) -> None:
+    def brief(self, data: bytes) -> None:
         """None: what a client sends is looked at more closely, by `receive`."""
 
     def _event(self, payload: bytes | bytearray) -> WorkerEvent | None:

@@ -23,7 +23,7 @@ from pyproc_wire.connection_state import CALL, NO_STREAM, PART, READY, SUCCESS, 
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, printable
 from pyproc_wire.events import BadRequest, Called, CancelRequested, ConnectionClosed, CreditGranted
 from pyproc_wire.extensions import DECODE_FAILURES
-from pyproc_wire.frame import FrameReader, frame, header
+from pyproc_wire.frame import BRIEF_HEADERS, FrameReader, frame, header
 from pyproc_wire.limits import (
     CANCEL_REASON_BYTES,
     CREDIT_MAX,
@@ -68,16 +68,19 @@ class WorkerConnection:
         self.codec = codec
         self.response_limit = response_limit
         self._reader = FrameReader(request_limit)
-        self._sole = self._reader.sole
         self._decode = codec.decoder(LinkRequest)
         self._decode_brief = codec.decoder(BriefRequest)
-        self._brief_bytes = codec.shortest_breach + HEADER_BYTES
         self._open: dict[int, int] = {}  # id -> parts that may be sent, NO_STREAM for a plain call
         self._enter(State.NEW)
 
     def _enter(self, state: State) -> None:
         self._state = state
         self._hears = bool(TO_WORKER[state])
+        self._watch_for_brief()
+
+    def _watch_for_brief(self) -> None:
+        """A brief request is told at a glance while no frame is under way."""
+        self._brief_bytes = self.codec.brief_bytes if self._hears and not self._reader.mid_frame else 0
 
     @property
     def state(self) -> State:
@@ -104,15 +107,13 @@ class WorkerConnection:
 
     # What arrives.
 
-    def sole_request(self, data: bytes) -> LinkRequest | None:
-        """The event, a brief one if it is short, if `data` is exactly one request: nearly every chunk is. Else None, and nothing was
-        taken in; `receive` says what it is."""
-        payload = self._sole(data)
-        if payload is None or not self._hears:
+    def brief(self, data: bytes) -> BriefRequest | None:
+        """The event, if `data` is exactly one brief request. Else None, and nothing was taken in; `receive` says what it is."""
+        size = len(data)
+        if size >= self._brief_bytes or data[:HEADER_BYTES] != BRIEF_HEADERS[size]:
             return None
-        decode = self._decode_brief if len(data) < self._brief_bytes else self._decode
         try:
-            request: LinkRequest = decode(payload)
+            request: BriefRequest = self._decode_brief(data[HEADER_BYTES:])
         except (*DECODE_FAILURES, LocalProtocolError):
             return None
         id, open = request.id, self._open
@@ -150,6 +151,7 @@ class WorkerConnection:
             self._enter(State.CLOSED)
             error.before = events
             raise
+        self._watch_for_brief()
         return events
 
     def _event(self, payload: bytes | bytearray) -> WorkerEvent | None:

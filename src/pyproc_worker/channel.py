@@ -11,16 +11,20 @@ from typing import Final
 
 from pyproc_wire.limits import RECV_BYTES
 
+LOOKS = 150  # about 0.2 ms
+SAME_CORE = 2  # looks after which a request is there that only waited for the core
+
 
 class Channel:
     """`requests`, `answers` and `greeting` are descriptors; nothing waits longer than the supervisor lives."""
 
-    __slots__ = ("_greeting", "_poll", "answers", "requests")
+    __slots__ = ("_greeting", "_poll", "answers", "lively", "requests")
 
     def __init__(self, requests: int, answers: int, greeting: int) -> None:
         self.requests: Final = requests
         self.answers: Final = answers
         self._greeting = greeting
+        self.lively = False
         self._poll = select.poll()
         self._poll.register(requests, select.POLLIN)
 
@@ -36,6 +40,17 @@ class Channel:
     def receive(self) -> bytes:
         """What has arrived, at least a byte; b"" when the supervisor's end is closed. Waits."""
         return os.read(self.requests, RECV_BYTES)
+
+    def look_out(self) -> None:
+        """Return when something has arrived, or LOOKS looks later. `lively` after it: whether it came while we looked, and so
+        from another core; to be woken there costs more than a call."""
+        arrived, give_way = self._poll.poll, os.sched_yield
+        for looks in range(LOOKS):
+            if arrived(0):
+                self.lively = looks > SAME_CORE
+                return
+            give_way()
+        self.lively = False
 
     @property
     def waiting(self) -> bool:

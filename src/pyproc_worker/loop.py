@@ -52,6 +52,9 @@ from pyproc_worker.streams import UNFINISHED
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+LOOK_OUT: Final = 64
+"""Calls after which a worker looks out for the next request once, before it sleeps."""
+
 READY_BYTES: Final = 1 << 20
 """Bytes that a worker may say of itself, whatever the limit of its answers is; the supervisor takes no more."""
 
@@ -112,22 +115,27 @@ class _Server:
 
     def run(self) -> None:
         """Answer calls until the end of the channel."""
-        sole_request, receive = self.connection.sole_request, self.connection.receive
+        brief, receive = self.connection.brief, self.connection.receive
         send, requests, answers = self._channel.send, self._channel.requests, self._channel.answers
         early, answer = self._early, self._answer
+        channel, calls_without = self._channel, range(LOOK_OUT)
         with self._lock:
             while not self._ended:
-                data = read(requests, RECV_BYTES)
-                request = sole_request(data)
-                if request is not None:
-                    frame = answer(request)
-                    sent = write(answers, frame)
-                    if sent != len(frame):
-                        send(frame[sent:])
-                    if not early:
-                        continue
-                else:
-                    self._take_in(receive(data))
+                channel.lively = True
+                for _ in calls_without:
+                    if channel.lively:
+                        channel.look_out()
+                    data = read(requests, RECV_BYTES)
+                    request = brief(data)
+                    if request is not None:
+                        frame = answer(request)
+                        sent = write(answers, frame)
+                        if sent != len(frame):
+                            send(frame[sent:])
+                    else:
+                        self._take_in(receive(data))
+                    if early or self._ended:
+                        break
                 while early and not self._ended:
                     event = early.popleft()
                     send(self._refuse(event) if isinstance(event, BadRequest) else answer(event))

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from pyproc.pool.checkout import Waiter
-from pyproc.pool.core import Core
+from pyproc.pool.core import Core, Span
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -43,10 +43,10 @@ class AsyncPool:
     async def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        worker, seconds = core.lend(method, timeout)
+        worker, span = core.lend(method, timeout)
         if worker is None:
-            worker, seconds = await self._wait(method, seconds)
-        frame = core.begin(worker, method, body, seconds, False)
+            worker, span = await self._wait(method, span)
+        frame = core.begin(worker, method, body, span, False)
         try:
             await self._send(worker, frame)
             while True:
@@ -65,10 +65,10 @@ class AsyncPool:
                      timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
         """The parts of a generator as they come; closing it cancels the call."""
         core = self._core
-        worker, seconds = core.lend(method, timeout)
+        worker, span = core.lend(method, timeout)
         if worker is None:
-            worker, seconds = await self._wait(method, seconds)
-        frame = core.begin(worker, method, body, seconds, True)
+            worker, span = await self._wait(method, span)
+        frame = core.begin(worker, method, body, span, True)
         id, taken, over = worker.call_id, 0, False
         try:
             await self._send(worker, frame)
@@ -96,9 +96,9 @@ class AsyncPool:
             if not over and worker.call_id == id:
                 core.abandoned(worker)
 
-    async def _wait(self, method: str, seconds: float) -> tuple[Worker, float]:
-        """A worker, and what is left of `seconds`. Raises CallError."""
-        deadline = monotonic() + seconds
+    async def _wait(self, method: str, span: Span) -> tuple[Worker, Span]:
+        """A worker, and what is left of `span`. Raises CallError."""
+        deadline = monotonic() + span.seconds
         core, loop = self._core, asyncio.get_running_loop()
         woken = asyncio.Event()
 
@@ -120,7 +120,7 @@ class AsyncPool:
         worker = waiter.worker or core.checkout.leave(waiter)
         if worker is None:
             raise core.late_in_queue(method)
-        return worker, max(0.0, deadline - monotonic())
+        return worker, Span.of(max(0.0, deadline - monotonic()))
 
     async def _send(self, worker: Worker, frame: bytes) -> None:
         channel = worker.channel

@@ -8,12 +8,14 @@ hang. What is done for each call is written out in `begin`, `finish` and `give_b
 
 from __future__ import annotations
 
+import _thread
 import logging
+import math
 import os
 import secrets
 import weakref
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyproc.config.units import parse_time
 from pyproc.errors import (
@@ -37,9 +39,21 @@ from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, UnencodableValue
 
+LOOK_OUT = 64  # calls
 log = logging.getLogger("pyproc")
 _UNSENDABLE = (LocalProtocolError, ValueError, TypeError, OverflowError, RecursionError)
 _live: weakref.WeakSet[Core] = weakref.WeakSet()
+
+
+class Span(NamedTuple):
+    """How long a call may take, as the supervisor and as the worker counts it; the latter at least 1."""
+
+    seconds: float
+    milliseconds: int
+
+    @classmethod
+    def of(cls, seconds: float) -> Span:
+        return cls(seconds, int(seconds * 1000) or 1)
 
 
 class Core:
@@ -53,7 +67,7 @@ class Core:
         self.owner = os.getpid()
         self._max_requests = self.options.max_requests
         self._functions: dict[str, Any] = {}
-        self._seconds: dict[str, float] = {}
+        self._spans: dict[str, Span] = {}
         self.supervisor = Supervisor(self.options.spec, self)
         _live.add(self)
         try:
@@ -68,7 +82,7 @@ class Core:
         """A worker can be lent, for the first time or again."""
         if self.supervisor.functions is not self._functions:
             self._functions, most = self.supervisor.functions, self.options.timeout
-            self._seconds = {name: min(most, what["timeout"] or most) for name, what in self._functions.items()}
+            self._spans = {name: Span.of(min(most, what["timeout"] or most)) for name, what in self._functions.items()}
         self.checkout.give(worker)
 
     def worker_gone(self, worker: Worker) -> bool:
@@ -103,27 +117,28 @@ class Core:
 
     # -- a call ------------------------------------------------------------------------------------------------------
 
-    def lend(self, method: str, timeout: float | str | None) -> tuple[Worker | None, float]:
-        """An idle worker, or None when the call has to queue, and the seconds that the call may take. Raises NotFound,
+    def lend(self, method: str, timeout: float | str | None) -> tuple[Worker | None, Span]:
+        """An idle worker, or None when the call has to queue, and how long the call may take. Raises NotFound,
         InvalidArgument, DeadlineExceeded, Unavailable, PyprocError."""
         if self.closed is not None:
             self.refuse_closed()
         try:
-            seconds = self._seconds[method]
+            span = self._spans[method]
         except (KeyError, TypeError):
-            known = ", ".join(sorted(self._seconds)[:20])
+            known = ", ".join(sorted(self._spans)[:20])
             raise NotFound(f"no function {str(method)[:200]!r} is exposed; exposed are {known}") from None
         if timeout is not None:
-            seconds = min(seconds, _parse_timeout(timeout))
-        return self.checkout.take(), seconds
+            span = Span.of(min(span.seconds, _parse_timeout(timeout)))
+        return self.checkout.take(), span
 
-    def begin(self, worker: Worker, method: str, body: Any, seconds: float, stream: bool) -> bytes:  # noqa: FBT001 - as `request`
-        """Encode the request and arm the deadline, `seconds` from now; the worker is busy from here on. Raises CallError; gives
+    def begin(self, worker: Worker, method: str, body: Any, span: Span, stream: bool) -> bytes:  # noqa: FBT001 - as `request`
+        """Encode the request and arm the deadline; the worker is busy from here on. Raises CallError; gives
         the worker back then."""
         id = next(worker.ids)
+        seconds, milliseconds = span
         worker.deadline = deadline = monotonic() + seconds
         try:
-            frame = worker.connection.request(id, method, body, int(seconds * 1000) or 1, stream)
+            frame = worker.connection.request(id, method, body, milliseconds, stream)
         except _UNSENDABLE as error:
             self.give_back(worker)
             raise _unsendable(error) from error
@@ -168,9 +183,18 @@ class Core:
         worker.call_id = 0
         if worker.doomed is not None:
             return
+        if worker.calls >= worker.stop:
+            self._stop(worker)
+        else:
+            self.checkout.give(worker)
+
+    def _stop(self, worker: Worker) -> None:
+        """What is done once in many calls."""
         if self._max_requests and worker.calls >= self._max_requests:
             self.supervisor.retire(worker)
             return
+        worker.stop = min(worker.calls + LOOK_OUT, self._max_requests or math.inf)
+        worker.channel.lively = _thread._count() <= len(_live)
         self.checkout.give(worker)
 
     def part(self, worker: Worker, event: Part) -> Any:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from pyproc.pool.checkout import Waiter
-from pyproc.pool.core import Core
+from pyproc.pool.core import Core, Span
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -36,15 +36,17 @@ class Pool:
     def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        worker, seconds = core.lend(method, timeout)
+        worker, span = core.lend(method, timeout)
         if worker is None:
-            worker, seconds = self._wait(method, seconds)
-        frame = core.begin(worker, method, body, seconds, False)
+            worker, span = self._wait(method, span)
+        frame = core.begin(worker, method, body, span, False)
         try:
             channel = worker.channel
             sent = write(channel.requests, frame)
             if sent != len(frame):
                 channel.send(frame, sent, worker.finished.is_set)
+            if channel.lively:
+                channel.look_out()
             data = read(channel.answers, RECV_BYTES)
             success = worker.connection.brief(data)
             if success is None:
@@ -67,9 +69,9 @@ class Pool:
                     raise self._core.lost(worker)
             data = worker.channel.receive(worker.finished.is_set)
 
-    def _wait(self, method: str, seconds: float) -> tuple[Worker, float]:
-        """A worker, and what is left of `seconds`. Raises CallError."""
-        deadline = monotonic() + seconds
+    def _wait(self, method: str, span: Span) -> tuple[Worker, Span]:
+        """A worker, and what is left of `span`. Raises CallError."""
+        deadline = monotonic() + span.seconds
         core = self._core
         gate = threading.Lock()
         gate.acquire()
@@ -85,15 +87,15 @@ class Pool:
         worker = waiter.worker or core.checkout.leave(waiter)
         if worker is None:
             raise core.late_in_queue(method)
-        return worker, max(0.0, deadline - monotonic())
+        return worker, Span.of(max(0.0, deadline - monotonic()))
 
     def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
         """The parts of a generator as they come; closing the iterator cancels the call."""
         core = self._core
-        worker, seconds = core.lend(method, timeout)
+        worker, span = core.lend(method, timeout)
         if worker is None:
-            worker, seconds = self._wait(method, seconds)
-        frame = core.begin(worker, method, body, seconds, True)
+            worker, span = self._wait(method, span)
+        frame = core.begin(worker, method, body, span, True)
         id, taken, over = worker.call_id, 0, False
         try:
             worker.channel.send(frame, 0, worker.finished.is_set)

@@ -43,7 +43,7 @@ class Worker:
 
     __slots__ = ("abandoned", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished", "group",
                  "holding", "ids", "joined", "late", "links", "method", "name", "outputs", "pid", "pidfd", "spoken", "spoken_call",
-                 "tree", "uid")
+                 "stop", "tree", "uid")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
         self.name = outfit.name
@@ -62,6 +62,7 @@ class Worker:
         self.call_id = 0
         self.method = ""
         self.calls = 0
+        self.stop: float = 1
         self.spoken = 0
         self.spoken_call = 0
         self.doomed: str | None = None

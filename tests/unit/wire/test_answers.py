@@ -232,6 +232,18 @@ def test_nothing_comes_the_short_way_after_the_end() -> None:
     assert caller.brief(packed(SUCCESS)) is None
 
 
+def test_nothing_is_brief_while_a_frame_is_under_way() -> None:
+    """What looks like a whole frame is the inside of another one."""
+    caller, worker = opened(), WorkerConnection()
+    inner = packed(SUCCESS)
+    assert caller.receive((len(inner) + 1000).to_bytes(4, "big")) == []
+    assert caller.brief(inner) is None
+    worker.ready({}, {})
+    request = opened().request(7, "add", None)
+    assert worker.receive((len(request) + 1000).to_bytes(4, "big")) == []
+    assert worker.brief(request) is None
+
+
 def test_a_stream_is_never_ended_the_short_way() -> None:
     caller = opened(stream=True)
     assert caller.brief(packed(SUCCESS)) is None
