@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import pytest
 
 SETTLE_SECONDS = 5.0  # a killed tree of processes on two busy cores needs about 0.1 s; this is the bound, not the wait
-ADOPTED_AFTER_SECONDS = 1.0  # a zombie that old has no parent that waits for it: it was adopted, and it is reaped here
+ADOPTED_AFTER_SECONDS = 0.3  # a zombie that old has no parent that waits for it: it was adopted, and it is reaped here
 PR_SET_CHILD_SUBREAPER = 36
 
 SEED = os.environ.setdefault("PYPROC_SEED", str(secrets.randbelow(1 << 32)))  # through the environment to xdist's workers
