@@ -95,6 +95,24 @@ def test_an_array_where_there_is_no_numpy_is_an_error_of_that_call(pool: Pool, v
     assert {worker["state"] for worker in pool.status()["workers"]} == {"idle"}
 
 
+def test_an_interrupted_call_is_cancelled_and_the_next_one_served(pool: Pool) -> None:
+    before = pool.status()["ledger"]
+
+    def interrupt() -> None:
+        while all(worker["state"] != "busy" for worker in pool.status()["workers"]):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt):
+        pool.call("nap", 60.0)
+    watcher.join()
+    assert pool.call("echo", 1) == 1
+    after = pool.status()["ledger"]
+    assert (after["cancelled"], after["ok"], after["in_flight"]) == (before["cancelled"] + 1, before["ok"] + 1, 0)
+
+
 def test_typed_bodies_are_checked_with_their_path(pool: Pool) -> None:
     assert pool.call("area", {"width": 3.0}) == 6.0
     with pytest.raises(InvalidArgument) as caught:

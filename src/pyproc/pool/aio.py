@@ -47,6 +47,7 @@ class AsyncPool:
         if worker is None:
             worker, span = await self._wait(method, span)
         frame = core.begin(worker, method, body, span, False)
+        id = worker.call_id
         try:
             await self._send(worker, frame)
             while True:
@@ -58,7 +59,8 @@ class AsyncPool:
         except (OSError, RemoteProtocolError) as error:
             raise await asyncio.to_thread(core.lost, worker, error) from error
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            core.abandoned(worker)
+            if worker.call_id == id:
+                core.abandoned(worker)
             raise
 
     async def stream(self, method: str, body: Any = None, *,

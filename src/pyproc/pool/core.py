@@ -8,11 +8,11 @@ hang. What is done for each call is written out in `begin`, `finish` and `give_b
 
 from __future__ import annotations
 
-import _thread
 import logging
 import math
 import os
 import secrets
+import threading
 import weakref
 from time import monotonic
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, UnencodableValue
 
-LOOK_OUT = 64  # calls
+LOOK_OUT = 64  # calls of a worker after which a caller looks out once for its answer, before it sleeps
 log = logging.getLogger("pyproc")
 _UNSENDABLE = (LocalProtocolError, ValueError, TypeError, OverflowError, RecursionError)
 _live: weakref.WeakSet[Core] = weakref.WeakSet()
@@ -183,18 +183,18 @@ class Core:
         worker.call_id = 0
         if worker.doomed is not None:
             return
-        if worker.calls >= worker.stop:
-            self._stop(worker)
+        if worker.calls >= worker.milestone:
+            self._pass_milestone(worker)
         else:
             self.checkout.give(worker)
 
-    def _stop(self, worker: Worker) -> None:
+    def _pass_milestone(self, worker: Worker) -> None:
         """What is done once in many calls."""
         if self._max_requests and worker.calls >= self._max_requests:
             self.supervisor.retire(worker)
             return
-        worker.stop = min(worker.calls + LOOK_OUT, self._max_requests or math.inf)
-        worker.channel.lively = _thread._count() <= len(_live)
+        worker.milestone = min(worker.calls + LOOK_OUT, self._max_requests or math.inf)
+        worker.channel.lively = threading.active_count() <= 1 + len(_live)  # none but the main one and those that supervise
         self.checkout.give(worker)
 
     def part(self, worker: Worker, event: Part) -> Any:

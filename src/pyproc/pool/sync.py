@@ -40,6 +40,7 @@ class Pool:
         if worker is None:
             worker, span = self._wait(method, span)
         frame = core.begin(worker, method, body, span, False)
+        id = worker.call_id
         try:
             channel = worker.channel
             sent = write(channel.requests, frame)
@@ -51,13 +52,14 @@ class Pool:
             success = worker.connection.brief(data)
             if success is None:
                 return self._answer(worker, data)
+            core.succeeded(worker, success.output)
+            return success.body
         except (OSError, RemoteProtocolError) as error:
             raise core.lost(worker, error) from error
         except (KeyboardInterrupt, SystemExit):
-            core.abandoned(worker)
+            if worker.call_id == id:
+                core.abandoned(worker)
             raise
-        core.succeeded(worker, success.output)
-        return success.body
 
     def _answer(self, worker: Worker, data: bytes) -> Any:
         """The call's result, from a chunk that is not simply a success."""

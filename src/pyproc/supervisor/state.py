@@ -39,11 +39,12 @@ def _call_ids() -> Iterator[int]:
 class Worker:
     """`deadline`: time.monotonic() when the present call must be over, if there is one; `doomed`: why we killed it; `joined`:
     the process that entered the group; `late`: ends a start that takes too long; `holding`: the pidfd is not closed while
-    it is held; `ids`: of calls, which the worker cannot guess, so that an answer before its question fits none."""
+    it is held; `milestone`: the count of calls at which something is due; `ids`: of calls, which the worker cannot guess, so
+    that an answer before its question fits none."""
 
     __slots__ = ("abandoned", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished", "group",
-                 "holding", "ids", "joined", "late", "links", "method", "name", "outputs", "pid", "pidfd", "spoken", "spoken_call",
-                 "stop", "tree", "uid")
+                 "holding", "ids", "joined", "late", "links", "method", "milestone", "name", "outputs", "pid", "pidfd",
+                 "spoken", "spoken_call", "tree", "uid")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
         self.name = outfit.name
@@ -62,7 +63,7 @@ class Worker:
         self.call_id = 0
         self.method = ""
         self.calls = 0
-        self.stop: float = 1
+        self.milestone: float = 1
         self.spoken = 0
         self.spoken_call = 0
         self.doomed: str | None = None
