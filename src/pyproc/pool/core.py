@@ -160,14 +160,14 @@ class Core:
         self.give_back(worker)
 
     def finish(self, worker: Worker, event: Succeeded | Failed) -> Any:
-        """The value of a success, or raise the error of a failure; the worker is given back first, or ended if it says more:
-        half a message would spoil the next call."""
+        """The value of a success, or raise the error of a failure; the worker is given back first. Raises CallError, and
+        RemoteProtocolError for a worker that says more (half a message would spoil the next call) or no value."""
         if worker.connection.mid_frame:
-            raise self.lost(worker, RemoteProtocolError("bytes follow the answer"))
+            raise RemoteProtocolError("bytes follow the answer")
         if isinstance(event, Succeeded):
             try:
-                value = self._value(worker, event)
-            except LocalProtocolError as error:
+                value = worker.connection.value(event.body)
+            except LocalProtocolError as error:  # an array, where there is no numpy
                 self.ledger.failed += 1
                 self.give_back(worker)
                 raise from_code(error.code, str(error)) from error
@@ -198,18 +198,11 @@ class Core:
         self.checkout.give(worker)
 
     def part(self, worker: Worker, event: Part) -> Any:
-        """The value of one part of a stream. Raises CallError."""
-        try:
-            return self._value(worker, event)
-        except LocalProtocolError as error:
-            raise from_code(error.code, str(error)) from error
-
-    def _value(self, worker: Worker, event: Succeeded | Part) -> Any:
-        """Raises WorkerLost for bytes that are no value, LocalProtocolError for an array where there is no numpy."""
+        """The value of one part of a stream. Raises CallError, RemoteProtocolError."""
         try:
             return worker.connection.value(event.body)
-        except RemoteProtocolError as error:
-            raise self.lost(worker, error) from error
+        except LocalProtocolError as error:  # as above
+            raise from_code(error.code, str(error)) from error
 
     def abandoned(self, worker: Worker) -> None:
         """The caller left in the middle of a call."""

@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Generator
@@ -19,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from pyproc import CallError, DeadlineExceeded, Limits, Pool, Sandbox, WorkerLost
+from pyproc import AsyncPool, CallError, DeadlineExceeded, Limits, Pool, Sandbox, WorkerLost
 
 pytestmark = pytest.mark.unprivileged
 
@@ -121,3 +123,16 @@ def test_a_hostile_worker_is_ended_and_nobody_else_notices(case: dict[str, Any])
 
 def test_each_case_is_named_once() -> None:
     assert len({case["name"] for case in CASES}) == len(CASES) >= 30
+
+
+def test_an_event_loop_goes_on_while_the_death_of_a_hostile_worker_is_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lose() -> int:
+        async with AsyncPool(PEER, limits=LIMITS) as pool:
+            supervisor, seen = pool._core.supervisor, []
+            autopsy = supervisor.autopsy
+            monkeypatch.setattr(supervisor, "autopsy", lambda worker: (seen.append(threading.get_ident()), autopsy(worker))[1])
+            with pytest.raises(WorkerLost):
+                await pool.call("play", [["trailed", "00", {"id": "@id", "ok": True, "body": 1}]])
+            return seen[0]
+
+    assert asyncio.run(lose()) != threading.get_ident()
