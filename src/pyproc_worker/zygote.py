@@ -93,7 +93,9 @@ def _load(plan: dict[str, Any]) -> None:
     standalone.SUPERVISED = True
     for name in plan["preload"]:
         __import__(name)
-    path, source = plan["script"]["path"], plan["script"]["source"]
+    path, source, folder = (plan["script"][name] for name in ("path", "source", "folder"))
+    if folder is not None:
+        sys.path.insert(0, folder)
     # the script is not in the sandbox's file system: tracebacks find its lines here
     import linecache
 

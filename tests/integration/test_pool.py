@@ -479,3 +479,17 @@ def test_cpus_is_set_in_the_workers_group(script: pathlib.Path) -> None:
         periods = [q.replace("quota", "period") for q in quotas]
         pairs = zip(quotas, periods, strict=True)
         assert [int(pathlib.Path(q).read_text()) / int(pathlib.Path(p).read_text()) for q, p in pairs] == [0.5]
+
+
+def test_modules_beside_the_script_are_importable_where_its_folder_is_listed(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "project" / "workers"
+    folder.mkdir(parents=True)
+    (folder / "beside.py").write_text("ANSWER = 42\n")
+    script = folder / "worker.py"
+    script.write_text("import beside\nfrom pyproc_worker import expose\n\n\n@expose\ndef answer() -> int:\n    return beside.ANSWER\n")
+    for listed in (folder, folder.parent):
+        with Pool(script, sandbox=Sandbox(read=[listed])) as pool:
+            assert pool.call("answer") == 42
+    for others in ([], [folder / "beside.py"]):
+        with pytest.raises(ConfigError, match="No module named 'beside'"):
+            Pool(script, sandbox=Sandbox(read=others))

@@ -111,7 +111,8 @@ def build(
             "seccomp": base64.b64encode(template).decode() if "seccomp" in on else None, "marks": list(marks),
         },
         "sys_path": list(interpreter.sys_path), "site_path": list(interpreter.site_path), "preload": list(preload),
-        "script": {"path": script, "source": source}, "solo": solo, "cgroups": cgroups,
+        "script": {"path": script, "source": source, "folder": _importable(os.path.dirname(script), sandbox.read)},
+        "solo": solo, "cgroups": cgroups,
         "limits": {"request": limits.request, "response": limits.response},
     }
     inner = "".join(("0 0 1", f"\n{INNER_ID} {host_uid} 1")) if uid == 0 else f"0 {uid} 1"
@@ -135,6 +136,11 @@ def rlimits(limits: Limits, workers: int, *, address_space: bool, own_uid: bool)
         flat["AS"] = limits.memory
     seconds = max(1, int(limits.cpu_time))
     return {**{name: [value, value] for name, value in flat.items()}, "CPU": [seconds, seconds + 1]}
+
+
+def _importable(folder: str, listed: tuple[str, ...]) -> str | None:
+    """The script's folder, if the user has listed it or a folder above it."""
+    return folder if any(os.path.commonpath((folder, path)) == path for path in listed) else None
 
 
 def _outermost(paths: list[str]) -> list[str]:
