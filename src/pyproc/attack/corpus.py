@@ -7,6 +7,7 @@ Rules and reasons:
 * Surplus or missing fields, unknown layers, double ids and code that does not compile are errors: a misspelt row
   would else be an attack that never runs and always passes.
 * `control` is "run", or the reason why the attack cannot be shown to work on a plain machine.
+* `granted`, profile -> reason: under that profile the attempt is a right that workers have, and no escape.
 * `namespace` puts the control into a fresh user namespace, where it holds every capability: that is where a worker
   would stand if the walls around it had been forgotten.
 """
@@ -17,7 +18,8 @@ import json
 import platform
 import textwrap
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -49,7 +51,7 @@ LAYERS: Final = frozenset(
 MACHINES: Final = ("aarch64", "x86_64")
 CONTROL_RUN: Final = "run"
 _REQUIRED = frozenset({"id", "title", "layers", "code"})
-_OPTIONAL = frozenset({"control", "namespace", "machines"})
+_OPTIONAL = frozenset({"control", "granted", "namespace", "machines"})
 
 
 class CorpusError(ValueError):
@@ -68,6 +70,7 @@ class Attack:
     control: str = CONTROL_RUN
     namespace: bool = False
     machines: tuple[str, ...] = MACHINES
+    granted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_control(self) -> bool:
@@ -109,6 +112,9 @@ def parse(row: dict[str, Any], kind: str) -> Attack:
     machines = tuple(row.get("machines", MACHINES))
     if not set(machines) <= set(MACHINES) or not machines:
         raise CorpusError(f"{where} is for {machines}: choose from {', '.join(MACHINES)}")
+    granted = row.get("granted", {})
+    if not all(isinstance(reason, str) and len(reason) > 20 for reason in granted.values()):
+        raise CorpusError(f"{where} must tell for each profile in `granted` why workers have that right")
     attack = Attack(
         id=name,
         kind=kind,
@@ -118,6 +124,7 @@ def parse(row: dict[str, Any], kind: str) -> Attack:
         control=row.get("control", CONTROL_RUN),
         namespace=row.get("namespace", False),
         machines=machines,
+        granted=granted,
     )
     try:
         compile(source(attack), f"<attack {name}>", "exec")

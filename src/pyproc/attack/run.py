@@ -1,6 +1,6 @@
 """Running the corpus: in a sandbox by calls, in a sandbox at import, and as controls without one.
 
-    run_corpus(pool_factory, targets) -> [Result, ...]     run_controls(targets) -> [Result, ...]
+    run_corpus(pool_factory, targets) -> Result, Result, …     run_controls(targets) -> Result, Result, …
 
 Rules and reasons:
 * A worker that dies under an attack has stopped it: the caller's error is the answer.
@@ -12,7 +12,7 @@ Rules and reasons:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -55,21 +55,20 @@ def run_corpus(
     *,
     scratch: str = "/scratch",
     at_import: bool = True,
-) -> list[Result]:
+) -> Iterator[Result]:
     """Every attack that fits this machine, by a call and, if asked, once more while the script is imported."""
     chosen = _fitting(attacks)
     known = targets.map(scratch=scratch)
     with as_file(files("pyproc.attack") / "runner_worker.py") as script:
-        results = _by_call(pool_factory, script, known, chosen)
+        yield from _by_call(pool_factory, script, known, chosen)
         if at_import:
             for first in range(0, len(chosen), IMPORT_BATCH):
-                results += _by_import(pool_factory, script, known, chosen[first : first + IMPORT_BATCH])
-    return results
+                yield from _by_import(pool_factory, script, known, chosen[first : first + IMPORT_BATCH])
 
 
-def run_controls(targets: Targets, attacks: Iterable[Attack] | None = None) -> list[Result]:
+def run_controls(targets: Targets, attacks: Iterable[Attack] | None = None) -> Iterator[Result]:
     """Every attack with a control, in a process of a plain uid without a sandbox."""
-    return [control(targets, attack) for attack in _fitting(attacks) if attack.has_control]
+    return (control(targets, attack) for attack in _fitting(attacks) if attack.has_control)
 
 
 def control(targets: Targets, attack: Attack) -> Result:
@@ -93,10 +92,11 @@ def _result(attack: Attack, where: str, answer: object) -> Result:
     return Result(attack.id, where, corpus.escaped(answer), str(answer))
 
 
-def _by_call(pool_factory: PoolFactory, script: Path, known: Mapping[str, Any], attacks: Sequence[Attack]) -> list[Result]:
+def _by_call(
+    pool_factory: PoolFactory, script: Path, known: Mapping[str, Any], attacks: Sequence[Attack]
+) -> Iterator[Result]:
     from pyproc.errors import CallError
 
-    results = []
     with pool_factory(script, {}) as pool:
         for attack in attacks:
             body = {"id": attack.id, "code": corpus.source(attack), "targets": dict(known)}
@@ -105,8 +105,7 @@ def _by_call(pool_factory: PoolFactory, script: Path, known: Mapping[str, Any], 
                 answer = pool.call("run", body, timeout=CALL_SECONDS)
             except CallError as error:
                 answer = f"stopped: {type(error).__name__}: {error}"
-            results.append(_result(attack, "call", answer))
-    return results
+            yield _result(attack, "call", answer)
 
 
 def _by_import(pool_factory: PoolFactory, script: Path, known: Mapping[str, Any], attacks: Sequence[Attack]) -> list[Result]:

@@ -16,7 +16,7 @@ import click
 from pyproc.cli import output
 from pyproc.errors import PyprocError
 
-VERBS = ("bench", "call", "doctor", "functions", "init")
+VERBS = ("attack", "bench", "call", "doctor", "functions", "init")
 
 
 class Verbs(click.Group):

@@ -37,16 +37,20 @@ def shared(verb: Verb) -> Verb:
     return verb
 
 
-def worker(verb: Verb) -> Verb:
-    """--worker, --profile, --layer."""
+def confined(verb: Verb) -> Verb:
+    """--profile, --layer."""
     for option in (
         click.option("--layer", "layers", multiple=True, metavar="NAME=require|prefer|off",
                      help="How much a layer of the sandbox is wanted; may be repeated."),
         click.option("--profile", metavar="NAME", help="strict, default, or a file in OCI seccomp format."),
-        click.option("--worker", "script", metavar="FILE", help="The worker script."),
     ):
         verb = option(verb)
     return verb
+
+
+def worker(verb: Verb) -> Verb:
+    """--worker, --profile, --layer."""
+    return click.option("--worker", "script", metavar="FILE", help="The worker script.")(confined(verb))
 
 
 def read(path: str) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def build(
     """The whole plan of one zygote. Raises ConfigError, ProtectionUnavailable."""
     decided = layers(sandbox, granted)
     on = {name for name, layer in decided.items() if layer.state == "enforced"}
-    rules = profile.shipped(sandbox.profile) if sandbox.profile in ("strict", "default") else _from_file(sandbox.profile)
+    rules = _rules(sandbox.profile)
     namespaces = [kind for kind in NAMESPACES if f"{kind}_namespace" in on]
     host_uid, host_gid, become = uid, gid, None
     if uid == 0:
@@ -154,9 +154,9 @@ def _outermost(paths: list[str]) -> list[str]:
     return kept
 
 
-def _from_file(path: str) -> Profile:
+def _rules(name: str) -> Profile:
     try:
-        return profile.load(path)
+        return profile.named(name)
     except ProfileError as error:
         raise ConfigError(f"sandbox {error}") from error
 

@@ -28,6 +28,11 @@ def shipped(name: str, *, machine: str | None = None) -> Profile:
     return parse(files(__package__).joinpath("profiles", f"{name}.json").read_text("ascii"), machine=machine)
 
 
+def named(name: str, *, machine: str | None = None) -> Profile:
+    """A shipped profile, or the one in the file of that name. Raises ProfileError."""
+    return shipped(name, machine=machine) if name in SHIPPED else load(name, machine=machine)
+
+
 def load(path: str | os.PathLike[str], *, machine: str | None = None) -> Profile:
     """The profile in a file of the operator's, fit to start CPython. Raises ProfileError with the file, place and remedy."""
     try:

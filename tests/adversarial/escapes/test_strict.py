@@ -27,7 +27,7 @@ def strict_pool(script, env):
 @pytest.fixture(scope="module")
 def results():
     with Targets() as targets:
-        found = run.run_corpus(strict_pool, targets)
+        found = list(run.run_corpus(strict_pool, targets))
         assert not [r for r in found if targets.token in r.answer], "the secret came out"
         return {(result.id, result.where): result for result in found}
 
