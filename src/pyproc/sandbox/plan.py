@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -90,6 +92,8 @@ def build(
     for path in sandbox.read:
         if not os.path.exists(path):
             raise ConfigError(f"sandbox.read names {path!r}, which does not exist; remove it or create it")
+    if uid == 0 and "mount_namespace" not in on:
+        refuse_closed(interpreter.readable, host_uid)
     template, marks = derive.worker_template(rules)
     document = {
         "layers": sorted(on), "namespaces": [kind for kind in namespaces if kind != "user"],
@@ -136,6 +140,19 @@ def rlimits(limits: Limits, workers: int, *, address_space: bool, own_uid: bool)
         flat["AS"] = limits.memory
     seconds = max(1, int(limits.cpu_time))
     return {**{name: [value, value] for name, value in flat.items()}, "CPU": [seconds, seconds + 1]}
+
+
+def refuse_closed(paths: Iterable[str], uid: int) -> None:
+    """Without mounts workers reach their interpreter by the host's own path. Raises ProtectionUnavailable where `uid`, which
+    owns nothing and is in no group, cannot pass a folder on the way."""
+    for path in paths:
+        way = [path, *(str(folder) for folder in Path(path).parents)]
+        closed = [folder for folder in reversed(way) if os.path.isdir(folder) and not os.stat(folder).st_mode & stat.S_IXOTH]
+        if closed:
+            raise ProtectionUnavailable(
+                f"layer mount_namespace is not in force, and without it workers of uid {uid} cannot reach the interpreter's {path}: "
+                f"{closed[0]} is closed to others", layer="mount_namespace",
+                remedy="use an interpreter below a folder that everybody may pass, such as /usr, or do not switch the layer off")
 
 
 def _importable(folder: str, listed: tuple[str, ...]) -> str | None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from pyproc.config.options import Limits
+from pyproc.errors import ProtectionUnavailable
 from pyproc.sandbox import plan
 
 
@@ -20,3 +25,16 @@ def test_the_address_space_is_bounded_where_no_group_bounds_memory() -> None:
 
 def test_processor_time_ends_softly_a_second_before_it_ends_hard() -> None:
     assert plan.rlimits(Limits(cpu_time="3 s"), 1, address_space=False, own_uid=True)["CPU"] == [3, 4]
+
+
+def test_an_interpreter_in_a_closed_folder_is_refused_with_that_folder(tmp_path: Path) -> None:
+    closed, library = tmp_path / "home", tmp_path / "home" / "python" / "lib"
+    library.mkdir(parents=True)
+    for folder in (tmp_path, closed, library.parent, library):
+        folder.chmod(0o755)
+    above = [str(folder) for folder in tmp_path.parents if folder.stat().st_mode & 0o001 == 0]
+    closed.chmod(0o700)
+    with pytest.raises(ProtectionUnavailable, match=f"{above[-1] if above else closed} is closed") as caught:
+        plan.refuse_closed([str(library)], 61184)
+    assert caught.value.layer == "mount_namespace" and "61184" in str(caught.value)
+    plan.refuse_closed(["/usr/lib"], 61184)
