@@ -236,3 +236,34 @@ def test_a_kill_does_not_use_a_descriptor_that_was_closed_meanwhile(monkeypatch:
         error = lose(lambda: pool.call("raw_channel", b"\0\0\0\0"), bystander)
         assert isinstance(error, WorkerLost) and error.reason == "protocol"
         check(pool, bystander, {"protocol": 1}, lost=1)
+
+
+LEAVING = """
+import os, signal, time
+from pyproc_worker import expose
+
+@expose
+def leave(half: bool):
+    ready, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if half:
+            os.write(3, (1 << 20).to_bytes(4, "big"))
+        os.write(told, b"1")
+        time.sleep(60)
+        os._exit(0)
+    os.read(ready, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["nothing said", "half a frame said"])
+def test_a_child_that_a_worker_leaves_holds_nobody_up_and_ends(half: bool, tmp_path: Path) -> None:
+    """It holds the worker's ends of its channel; no pid namespace and no group is there to end it."""
+    script = tmp_path / "leaving.py"
+    script.write_text(LEAVING)
+    sandbox = Sandbox("default", layers={"pid_namespace": "off", "cgroup": "off"})
+    with Pool(script, sandbox=sandbox, limits=Limits(processes=4)) as pool:
+        with pytest.raises(WorkerLost) as caught:
+            pool.call("leave", half, timeout=20)
+        assert caught.value.reason == "signal:SIGKILL"

@@ -63,6 +63,8 @@ class Ends:
             with contextlib.suppress(OSError):
                 oom = worker.group.oom_kills() > 0
         death = worker.death = explain(status, worker.doomed, oom=oom)
+        if self._spec.sandbox.profile != "strict" and worker.pidfd >= 0:
+            pidfd.kill(worker.pidfd, group=True)  # what it has started and left
         self._output.drain(worker)
         self.discard(worker)
         if death.reason not in PLANNED:
