@@ -54,7 +54,7 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket, confinement
         go_on = serving(limits)
     except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is answered or logged
         text = "".join(traceback.format_exception(error))[-REPORT_BYTES:]
-        send_frame(control, {"failed": {"script": plan["script"]["path"], "kind": type(error).__name__, "text": text}})
+        send_frame(control, {"failed": {"text": text}})
         os._exit(70)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pyproc import CallError, DeadlineExceeded, Limits, Pool, ResourceExhausted, Sandbox, WorkerLost
+from pyproc import CallError, ConfigError, DeadlineExceeded, Limits, Pool, ResourceExhausted, Sandbox, WorkerLost
 from pyproc.host import cgroup
 from pyproc.supervisor import children
 
@@ -267,3 +267,51 @@ def test_a_child_that_a_worker_leaves_holds_nobody_up_and_ends(half: bool, tmp_p
         with pytest.raises(WorkerLost) as caught:
             pool.call("leave", half, timeout=20)
         assert caught.value.reason == "signal:SIGKILL"
+
+
+AT_IMPORT = {  # what the script does -> (limits, what the refusal says)
+    "import os; os.abort()": ({}, r"signal:SIG(ABRT|SEGV) .*run it alone"),
+    "import os; os._exit(4)": ({}, r"exit:4 \(exit status 4\)"),
+    "import ctypes; ctypes.CDLL(None).syscall(0x40000000 + 39)": ({}, r"seccomp \(SIGSYS\).*profile default"),
+    "while True: pass": ({"cpu_time": "1 s"}, r"(cpu_limit|signal:SIGKILL) .*limits\.cpu_time"),
+}
+
+
+@pytest.mark.parametrize("line", AT_IMPORT)
+def test_a_script_that_dies_while_it_is_loaded_is_named_with_the_reason(line: str, tmp_path: Path) -> None:
+    limits, says = AT_IMPORT[line]
+    if "0x40000000" in line and platform.machine() != "x86_64":
+        pytest.skip("only x86_64 has a second ABI of that kind")
+    script = tmp_path / "dies.py"
+    script.write_text(line + "\n")
+    with pytest.raises(ConfigError, match=f"dies.py' ended its process while it was loaded: {says}"):
+        Pool(script, limits=Limits(**limits))
+
+
+def test_an_import_that_eats_memory_is_refused_with_the_limit(tmp_path: Path) -> None:
+    script = tmp_path / "eats.py"
+    script.write_text("kept = [bytearray(8 << 20) for _ in range(100)]\n")
+    with pytest.raises(ConfigError, match=r"oom .*limits\.memory|MemoryError"):
+        Pool(script, limits=Limits(memory="128 MiB"))
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("x = 1\ndef f(:\n", r"SyntaxError: invalid syntax \(line 2\)"),
+    ("x = 1\n\nimport missing_module\n", r"ModuleNotFoundError: .* \(line 3\)"),
+    ("def f():\n    raise ValueError('no')\n\nf()\n", r"ValueError: no \(line 2\)"),
+])  # fmt: skip
+def test_an_import_that_fails_says_in_which_line(text: str, says: str, tmp_path: Path) -> None:
+    script = tmp_path / "fails.py"
+    script.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        Pool(script)
+
+
+def test_a_byte_order_mark_is_no_syntax_error(tmp_path: Path) -> None:
+    script = tmp_path / "marked.py"
+    script.write_bytes(b"\xef\xbb\xbffrom pyproc_worker import expose\n\n@expose\ndef one() -> int:\n    return 1\n")
+    with Pool(script) as pool:
+        assert pool.call("one") == 1
+    script.write_bytes(b"# -*- coding: latin-1 -*-\nx = '\xe9'\n")
+    with pytest.raises(ConfigError, match=r"not UTF-8.*save it as UTF-8"):
+        Pool(script)

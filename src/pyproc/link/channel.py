@@ -24,7 +24,7 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pyproc_wire.limits import RECV_BYTES
 
@@ -124,17 +124,11 @@ class Channel:
         """The worker is dead: make who still waits for it go on. Whether the channel is still in use."""
         if self.answers < 0:
             return False
-        kept = self._inner[-1]
-        os.set_blocking(kept, False)
-        with contextlib.suppress(BlockingIOError):
-            os.read(kept, RECV_BYTES)
+        with _own_end(self._inner[-1], os.O_RDONLY) as requests:
+            os.read(requests, RECV_BYTES)
         if not self.hung_up:
-            with contextlib.suppress(OSError):  # full: then there is something to read
-                end = os.open(f"/proc/self/fd/{self.answers}", os.O_WRONLY | os.O_NONBLOCK)
-                try:
-                    os.write(end, NO_ANSWER)
-                finally:
-                    os.close(end)
+            with _own_end(self.answers, os.O_WRONLY) as answers:
+                os.write(answers, NO_ANSWER)
         return True
 
     def close(self) -> None:
@@ -149,6 +143,19 @@ class Channel:
     def __del__(self) -> None:
         if hasattr(self, "greeting"):  # else nothing was opened
             self.close()
+
+
+@contextlib.contextmanager
+def _own_end(fd: int, mode: int) -> Iterator[int]:
+    """The pipe of `fd`, opened anew: the flags of `fd` itself, O_NONBLOCK too, are shared with the inside, which may change
+    them. That there is nothing to read, or no room, is no error."""
+    own = os.open(f"/proc/self/fd/{fd}", mode | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield own
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(own)
 
 
 def _over() -> BrokenPipeError:

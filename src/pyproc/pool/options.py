@@ -75,6 +75,9 @@ def _source(path: str) -> str:
             data = file.read(SOURCE_BYTES + 1)
         if len(data) > SOURCE_BYTES:
             raise ConfigError(f"script {path!r} is longer than 16 MiB; put data into files and list them in sandbox.read")
-        return data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"script {path!r} cannot be read: {error}; give the path of a Python file") from error
+    try:
+        return data.decode("utf-8-sig")  # no other encoding: the script may be anybody's, and is not to choose a codec here
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"script {path!r} is not UTF-8: {error}; save it as UTF-8") from error

@@ -53,7 +53,6 @@ class LayerRefused(NamedTuple):
 class ScriptFailed(NamedTuple):
     """The import raised; `text` is the traceback, `last` its last line."""
 
-    script: str
     text: str
     last: str
 
@@ -122,7 +121,7 @@ def _failure(failed: dict[str, Any]) -> Message:
     text = str(failed.get("text", ""))
     if "layer" in failed:
         return LayerRefused(str(failed["layer"])[:LAYER_CHARS], text[:REASON_CHARS])
-    return ScriptFailed(str(failed.get("script"))[:REASON_CHARS], text, text.strip().rpartition("\n")[2][:REASON_CHARS])
+    return ScriptFailed(text, text.strip().rpartition("\n")[2][:REASON_CHARS])
 
 
 def _whole(value: object, limit: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Iterable
 from typing import Protocol
@@ -19,7 +20,8 @@ from pyproc.host.cgroup import Group
 from pyproc.sandbox.interpreter import Interpreter
 from pyproc.sandbox.plan import Plan
 from pyproc.supervisor.attestation import Attestation, Zygote
-from pyproc.supervisor.dialogue import Breach, Dialogue, ForkFailed, LayerRefused, Loaded, Message, Offered, ScriptFailed
+from pyproc.supervisor.death import explain
+from pyproc.supervisor.dialogue import Breach, Dialogue, ForkFailed, LayerRefused, Loaded, Message, Offered, Phase, ScriptFailed
 from pyproc.supervisor.doorkeeper import Doorkeeper
 from pyproc.supervisor.keeper import Keeper
 from pyproc.supervisor.loop import Loop
@@ -28,6 +30,12 @@ from pyproc.supervisor.state import Worker
 from pyproc.supervisor.strangers import end_strangers
 
 READ_BYTES = 65536
+STATUS_SECONDS, STATUS_LOOKS = 0.002, 200  # between two looks at a zygote that hung up; how many
+REMEDIES = {
+    "oom": "raise limits.memory, or load less", "cpu_limit": "raise limits.cpu_time, or do less at import",
+    "signal:SIGKILL": "perhaps it used up limits.cpu_time, which ends the first process of a namespace so: raise it",
+    "file_size": "raise limits.file_size, or write less", "seccomp": "profile default allows more than strict",
+}
 
 
 class Owner(Protocol):
@@ -59,7 +67,9 @@ class Tree:
         self.pidfd = -1
         self.zygote: Zygote | None = None
         self.solo = bool(plan.document["solo"])
+        self._script: str = plan.document["script"]["path"]
         self.closed = False
+        self._oom = False
         self.starting: Worker | None = None
         self.group: Group | None = None
         self.workers: set[Worker] = set()
@@ -165,8 +175,12 @@ class Tree:
             self.doorkeeper.door.zygote = self.pid
         elif greeting.pidfd >= 0:
             os.close(greeting.pidfd)
-        if not greeting.data or greeting.surplus:
-            self._fail(PyprocError("the zygote hung up"))
+        if greeting.surplus:
+            self._fail(PyprocError("the zygote hung up after it sent descriptors"))
+            return
+        if not greeting.data:
+            self._loop.unwatch(self._keeper.control.fileno())
+            self._hung_up(STATUS_LOOKS)
             return
         breach: Breach | None = None
         try:
@@ -179,6 +193,29 @@ class Tree:
         if breach is not None:
             self._fail(PyprocError(str(breach)))
 
+    def _hung_up(self, left: int) -> None:
+        """The control channel ended: that of a zygote that died, whose status the kernel tells in a moment, or that lives on."""
+        if self.closed:
+            return
+        status = pidfd.exit_status(self.pidfd, self.pid) if self.pidfd >= 0 else None
+        if status is not None:
+            self._fail(self._explained(status))
+        elif left > 0:
+            self._loop.later(STATUS_SECONDS, lambda: self._hung_up(left - 1))
+        else:
+            self._fail(PyprocError("the zygote hung up"))
+
+    def _explained(self, status: int) -> PyprocError:
+        """Why the zygote ended: while it loads the script, that is the script's doing."""
+        if self.group is not None:
+            with contextlib.suppress(OSError):
+                self._oom = self.group.oom_kills() > 0
+        death = explain(status, None, oom=self._oom)
+        if self._dialogue.phase is not Phase.LOADING:
+            return PyprocError(f"the zygote ended: {death.reason}")
+        return ConfigError(f"script {self._script!r} ended its process while it was loaded: {death.reason} ({death.evidence}); "
+                           f"{REMEDIES.get(death.reason, 'run it alone, or call less of it at import')}")
+
     def _heard(self, message: Message) -> None:
         match message:
             case Offered(descriptor):
@@ -187,11 +224,16 @@ class Tree:
                 self._attest()
             case LayerRefused(layer, text):
                 self._fail(ProtectionUnavailable(f"layer {layer} could not be applied: {text}", layer=layer))
-            case ScriptFailed(script, text, last):
+            case ScriptFailed(text, last):
                 self._owner.spoke("script", text.encode(errors="replace"))
-                self._fail(ConfigError(f"script {script!r} cannot be loaded inside the sandbox: {last}"))
+                self._fail(ConfigError(f"script {self._script!r} cannot be loaded inside the sandbox: {last}{self._line(text)}"))
             case ForkFailed(errno):
                 self._owner.not_forked(self, errno)
+
+    def _line(self, text: str) -> str:
+        """Where in the script a traceback ends, as far as it says."""
+        lines = re.findall(rf'^ *File "{re.escape(self._script)}", line (\d{{1,9}})', text, re.MULTILINE)
+        return f" (line {lines[-1]})" if lines else ""
 
     def _take_listener(self, descriptor: int) -> None:
         if descriptor:
@@ -247,8 +289,11 @@ class Tree:
 
     def _keeper_ended(self) -> None:
         self._reap()
+        if self.group is not None:
+            with contextlib.suppress(OSError):
+                self._oom = self.group.oom_kills() > 0
         self._owner.tree_ended(self)
-        self._fail(PyprocError("the zygote ended"))
+        self._hung_up(STATUS_LOOKS)
 
     def _fail(self, error: PyprocError) -> None:
         if not self.closed:

@@ -125,6 +125,27 @@ def test_who_waits_for_an_answer_is_let_go_although_something_holds_the_workers_
         channel.receive(worker.ended)
 
 
+def test_what_the_inside_does_to_its_flags_holds_nobody_up(ends: tuple[Channel, Worker]) -> None:
+    """The worker's reading end and ours are one open file: it clears O_NONBLOCK between our setting it and our reading."""
+    channel, worker = ends
+    stop = threading.Event()
+
+    def flip() -> None:
+        while not stop.is_set():
+            os.set_blocking(worker.requests, True)
+
+    flipper = threading.Thread(target=flip)
+    flipper.start()
+    letter = threading.Thread(target=lambda: [channel.let_go() for _ in range(2000)], daemon=True)
+    letter.start()
+    letter.join(20)
+    stop.set()
+    flipper.join()
+    held = letter.is_alive()
+    os.write(channel.requests, b"x")  # let it end either way
+    assert not held
+
+
 def test_a_pipe_that_is_full_needs_no_more(ends: tuple[Channel, Worker]) -> None:
     channel, worker = ends
     os.set_blocking(worker.answers, False)
