@@ -38,6 +38,8 @@ from pyproc import (
     WorkerLost,
 )
 from pyproc.host import cgroup
+from pyproc.supervisor.death import Death
+from pyproc.supervisor.state import Worker
 from pyproc_wire.codec import MESSAGEPACK
 
 pytestmark = pytest.mark.unprivileged
@@ -493,3 +495,55 @@ def test_modules_beside_the_script_are_importable_where_its_folder_is_listed(tmp
     for others in ([], [folder / "beside.py"]):
         with pytest.raises(ConfigError, match="No module named 'beside'"):
             Pool(script, sandbox=Sandbox(read=others))
+
+
+def test_closing_a_stream_whose_end_has_come_costs_no_worker(pool: Pool) -> None:
+    deaths = pool.status()["deaths"]
+    for _ in range(60):
+        stream = pool.stream("numbers", 1)
+        assert next(stream) == 0
+        stream.close()
+    assert pool.call("echo", 1) == 1
+    assert pool.status()["deaths"] == deaths
+
+
+def test_a_call_that_is_cancelled_while_its_death_is_looked_into_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lose() -> dict[str, int]:
+        async with AsyncPool(pathlib.Path(__file__).with_name("subject.py")) as pool:
+            supervisor, looking, go_on = pool._core.supervisor, threading.Event(), threading.Event()
+            autopsy = supervisor.autopsy
+
+            def slow(worker: Worker) -> Death:
+                looking.set()
+                go_on.wait(10)
+                return autopsy(worker)
+
+            monkeypatch.setattr(supervisor, "autopsy", slow)
+            call = asyncio.ensure_future(pool.call("die_by", int(signal.SIGKILL)))
+            await asyncio.to_thread(looking.wait, 10)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            go_on.set()
+            while pool.status()["ledger"]["in_flight"] > 0:
+                await asyncio.sleep(0)
+            return pool.status()["ledger"]
+
+    ledger = asyncio.run(lose())
+    assert (ledger["accepted"], ledger["lost"], ledger["cancelled"], ledger["in_flight"]) == (1, 1, 0, 0)
+
+
+def test_closing_an_asyncio_pool_in_a_forked_child_touches_nothing() -> None:
+    async def share() -> None:
+        async with AsyncPool(pathlib.Path(__file__).with_name("subject.py")) as pool:
+            child = os.fork()
+            if child == 0:
+                try:
+                    pool._core.close(0.0)
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+            assert await pool.call("echo", 1) == 1
+
+    asyncio.run(share())

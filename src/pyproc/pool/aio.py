@@ -13,6 +13,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
+from pyproc.errors import CallError
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.core import Core, Span
 from pyproc.supervisor.state import Worker
@@ -55,9 +56,9 @@ class AsyncPool:
                     if type(event) is Succeeded or type(event) is Failed:
                         return core.finish(worker, event)
                     if type(event) is not Part:
-                        raise await asyncio.to_thread(core.lost, worker)
+                        raise await self._lost(worker)
         except (OSError, RemoteProtocolError) as error:
-            raise await asyncio.to_thread(core.lost, worker, error) from error
+            raise await self._lost(worker, error) from error
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             if worker.call_id == id:
                 core.abandoned(worker)
@@ -90,13 +91,18 @@ class AsyncPool:
                         return
                     else:
                         over = True
-                        raise await asyncio.to_thread(core.lost, worker)
+                        raise await self._lost(worker)
         except (OSError, RemoteProtocolError) as error:
             over = True
-            raise await asyncio.to_thread(core.lost, worker, error) from error
+            raise await self._lost(worker, error) from error
         finally:
             if not over and worker.call_id == id:
                 core.abandoned(worker)
+
+    async def _lost(self, worker: Worker, cause: BaseException | None = None) -> CallError:
+        """As `Core.lost`, which waits for the kernel's evidence; it is finished and counted there although we are cancelled."""
+        self._core.take(worker)
+        return await asyncio.to_thread(self._core.lost, worker, cause)
 
     async def _wait(self, method: str, span: Span) -> tuple[Worker, Span]:
         """A worker, and what is left of `span`. Raises CallError."""
@@ -170,7 +176,7 @@ class AsyncPool:
     async def close(self, grace: float = 0.0) -> None:
         """End every worker; nothing is left behind."""
         if self._started is not None:
-            await asyncio.to_thread(self._started.supervisor.close, grace)
+            await asyncio.to_thread(self._started.close, grace)
 
     async def __aenter__(self) -> AsyncPool:
         await self.start()

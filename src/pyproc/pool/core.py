@@ -182,11 +182,18 @@ class Core:
         """The call is over: lend the worker to the next one, or retire it."""
         worker.call_id = 0
         if worker.doomed is not None:
+            self._let_go(worker)
             return
         if worker.calls >= worker.milestone:
             self._pass_milestone(worker)
         else:
             self.checkout.give(worker)
+
+    def _let_go(self, worker: Worker) -> None:
+        """Of a worker that is ending, or has ended, after its call."""
+        with worker.holding:
+            if worker.finished.is_set():
+                worker.channel.close()
 
     def _pass_milestone(self, worker: Worker) -> None:
         """What is done once in many calls."""
@@ -203,6 +210,10 @@ class Core:
             return worker.connection.value(event.body)
         except LocalProtocolError as error:  # as above
             raise from_code(error.code, str(error)) from error
+
+    def take(self, worker: Worker) -> None:
+        """The call on `worker` is going to be counted by whoever says so first, and by nobody else after it."""
+        worker.call_id = 0
 
     def abandoned(self, worker: Worker) -> None:
         """The caller left in the middle of a call."""
@@ -233,6 +244,7 @@ class Core:
 
     def lost(self, worker: Worker, cause: BaseException | None = None) -> CallError:
         """The error for a worker whose channel ended or broke the protocol, by the kernel's evidence."""
+        self.take(worker)
         if isinstance(cause, RemoteProtocolError):
             log.error("protocol_violation pool=%s worker=%s cause=%s", self.options.name, worker.name, _one_line(str(cause)))
             self.supervisor.condemn(worker, "protocol")
@@ -256,6 +268,11 @@ class Core:
         """Workers, states, layers in force, ledger."""
         return {"name": self.options.name, "isolation": self.options.isolation, "ledger": self.ledger.read(),
                 "queued": self.checkout.queued, **self.supervisor.status()}
+
+    def close(self, grace: float) -> None:
+        """End every worker. In a forked child: nothing, as it is the parent's pool."""
+        if self.owner == os.getpid():
+            self.supervisor.close(grace)
 
     def forget(self) -> None:
         """After a fork, in the child: nothing of the pool stays open."""

@@ -157,11 +157,9 @@ class Pool:
 
     def close(self, grace: float = 0.0) -> None:
         """End every worker; calls in flight get `grace` seconds. Nothing is left behind."""
-        if self._core.owner != os.getpid():
-            return
-        if self._executor is not None:
+        if self._executor is not None and self._core.owner == os.getpid():
             self._executor.shutdown(wait=False, cancel_futures=True)
-        self._core.supervisor.close(grace)
+        self._core.close(grace)
 
     def __enter__(self) -> Pool:
         return self

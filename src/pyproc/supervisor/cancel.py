@@ -31,15 +31,20 @@ class Cancel:
         worker.abandoned = worker.call_id
         if worker.doomed is not None or not worker.call_id:
             return
+        if worker.call_id not in worker.connection.open_calls and not worker.connection.mid_frame:
+            self._freed(worker)  # its answer had arrived
+            return
         worker.deadline = time.monotonic() + GRACE_SECONDS
+        waits = worker.channel.waits
         try:
             frame = worker.connection.cancel(worker.call_id)
             os.write(worker.channel.requests, frame)  # below PIPE_BUF: all of it, or BlockingIOError
-            self._loop.watch(worker.channel.answers, lambda: self._settle(worker))
+            worker.channel.set_waiting(waits=False)
+            self._loop.watch(worker.channel.answers, lambda: self._settle(worker, waits=waits))
         except (OSError, WireError):
             self._condemn(worker, "cancelled")
 
-    def _settle(self, worker: Worker) -> None:
+    def _settle(self, worker: Worker, *, waits: bool) -> None:
         """Throw away what an abandoned call still answers; its end gives the worker back."""
         try:
             events = worker.connection.receive(worker.channel.receive(worker.finished.is_set))
@@ -52,6 +57,10 @@ class Cancel:
         for event in events:
             if isinstance(event, (Succeeded, Failed)) and event.id == worker.abandoned:
                 self._loop.unwatch(worker.channel.answers)
-                worker.abandoned, worker.call_id = 0, 0
-                self._free(worker)
+                worker.channel.set_waiting(waits=waits)
+                self._freed(worker)
                 return
+
+    def _freed(self, worker: Worker) -> None:
+        worker.abandoned, worker.call_id = 0, 0
+        self._free(worker)

@@ -29,7 +29,7 @@ from pyproc.supervisor.tree import Tree
 
 log = logging.getLogger("pyproc")
 STATUS_SECONDS, STATUS_LOOKS = 0.001, 200  # between two looks at a status that is not told yet; how many
-LET_GO_SECONDS = 0.01  # between two looks at a channel whose caller has not let go of it yet
+LET_GO_SECONDS, LET_GO_SECONDS_MAX = 0.01, 1.0  # between two looks at a channel whose caller has not let go of it yet
 PLANNED = ("retired", "shutdown")
 
 
@@ -63,6 +63,7 @@ class Ends:
             with contextlib.suppress(OSError):
                 oom = worker.group.oom_kills() > 0
         death = worker.death = explain(status, worker.doomed, oom=oom)
+        worker.doomed = worker.doomed or death.reason  # whoever gives it back, or takes it, sees that it is over
         if self._spec.sandbox.profile != "strict" and worker.pidfd >= 0:
             pidfd.kill(worker.pidfd, group=True)  # what it has started and left
         self._output.drain(worker)
@@ -73,8 +74,9 @@ class Ends:
         with worker.holding:
             worker.finished.set()
             if idle or worker.abandoned:
+                self._loop.unwatch(worker.channel.answers)
                 worker.channel.close()  # nobody waits on it; else its caller closes it when it has the evidence
-        self._let_go(weakref.ref(worker.channel), worker.holding)
+        self._let_go(weakref.ref(worker.channel), worker.holding, LET_GO_SECONDS)
         if death.reason not in PLANNED:
             log.warning("worker_died pool=%s worker=%s reason=%s evidence=%s", self._spec.name, worker.name, death.reason,
                         death.evidence)
@@ -156,14 +158,14 @@ class Ends:
     def _count(self, reason: str) -> None:
         self.deaths[reason] = self.deaths.get(reason, 0) + 1
 
-    def _let_go(self, channel: weakref.ref[Channel], holding: threading.Lock) -> None:
+    def _let_go(self, channel: weakref.ref[Channel], holding: threading.Lock, seconds: float) -> None:
         """Whoever waits on a dead worker's channel goes on, also where something that the worker left holds its end."""
         held = channel()
         if held is not None:
             with holding:
                 used = held.let_go()
             if used:
-                self._loop.later(LET_GO_SECONDS, lambda: self._let_go(channel, holding))
+                self._loop.later(seconds, lambda: self._let_go(channel, holding, min(2 * seconds, LET_GO_SECONDS_MAX)))
 
     def _look(self, worker: Worker, left: int) -> None:
         if worker.death is not None:

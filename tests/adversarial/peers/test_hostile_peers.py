@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 import threading
 import time
 import tomllib
@@ -112,6 +113,7 @@ def test_a_hostile_worker_is_ended_and_nobody_else_notices(case: dict[str, Any])
         status = pool.status()
         assert status["deaths"] == {case["reason"]: 1}
         assert status["ledger"]["lost"] + status["ledger"]["deadline"] == 1
+        assert (status["ledger"]["cancelled"], status["ledger"]["in_flight"]) == (0, 1)  # the bystander's
         assert status["output_dropped"] < OUTPUT_READ_BYTES
         limit = time.monotonic() + 5
         while len(os.listdir("/proc/self/fd")) != descriptors and time.monotonic() < limit:
@@ -136,3 +138,18 @@ def test_an_event_loop_goes_on_while_the_death_of_a_hostile_worker_is_looked_int
             return seen[0]
 
     assert asyncio.run(lose()) != threading.get_ident()
+
+
+def test_a_worker_that_died_after_the_end_of_its_stream_is_not_lent_again() -> None:
+    end = ["messages", {"id": "@id", "part": 1}, {"id": "@id", "ok": True, "body": None}]
+    with Pool(PEER, limits=LIMITS) as pool:
+        stream = pool.stream("play", [end])
+        assert next(stream) == 1  # its end has come too, and is not taken yet
+        before = pool.status()["workers"][0]
+        os.kill(before["pid"], signal.SIGKILL)
+        while [worker["name"] for worker in pool.status()["workers"]] in ([], [before["name"]]):
+            pass
+        assert list(stream) == []
+        assert pool.call("echo", 1) == 1
+        ledger = pool.status()["ledger"]
+        assert (ledger["ok"], ledger["lost"], ledger["in_flight"]) == (2, 0, 0)
