@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import datetime  # noqa: F401 - before msgspec, which swallows a KeyboardInterrupt in its own import of it, and crashes later
+
 from pyproc.config.options import Limits, Sandbox
 from pyproc.errors import (
     CallError,

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -35,6 +36,7 @@ from pyproc import (
     PyprocError,
     ResourceExhausted,
     Sandbox,
+    Unavailable,
     WorkerLost,
 )
 from pyproc.host import cgroup
@@ -547,3 +549,57 @@ def test_closing_an_asyncio_pool_in_a_forked_child_touches_nothing() -> None:
             assert await pool.call("echo", 1) == 1
 
     asyncio.run(share())
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"nope": 1}, "'nope'.*options are workers, isolation"),
+    ({"sandbox": "strict"}, "sandbox is 'strict'.*Sandbox"),
+    ({"limits": Limits}, "limits is <class.*Limits"),
+    ({"limits": {}}, "limits is {}"),
+    ({"zygote": "no"}, "zygote is 'no'"),
+    ({"preload": "json"}, "preload is 'json'.*list"),
+    ({"env": ["A"]}, r"env is \['A'\].*map"),
+    ({"script": b"worker.py"}, "script is b'worker.py'"),
+    ({"script": 1}, "script is 1"),
+    ({"script": "a\0b"}, "null byte"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), WRONG, ids=str)
+def test_a_wrong_option_is_named(options: dict[str, Any], says: str) -> None:
+    script = options.pop("script", pathlib.Path(__file__).with_name("subject.py"))
+    with pytest.raises(ConfigError, match=says):
+        Pool(script, **options)
+
+
+@pytest.mark.parametrize(("make", "says"), [
+    (lambda: Sandbox(profile=1), "profile is 1"),  # type: ignore[arg-type]
+    (lambda: Sandbox(layers="seccomp=off"), "layers is 'seccomp=off'"),  # type: ignore[arg-type]
+    (lambda: Sandbox(read=None), "read is None"),  # type: ignore[arg-type]
+    (lambda: Sandbox(read=[1]), "read names 1"),  # type: ignore[list-item]
+    (lambda: Sandbox(read=[""]), "read names ''"),
+    (lambda: Sandbox(read=["/"]), "read names '/'"),
+    (lambda: Limits(cpus="x"), "cpus is 'x'"),  # type: ignore[arg-type]
+    (lambda: Limits(cpus=float("inf")), "cpus is inf.*1024"),
+])  # fmt: skip
+def test_a_wrong_value_is_named(make: Callable[[], object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make()
+
+
+def test_a_pool_that_nobody_holds_says_so_and_ends() -> None:
+    pool = Pool(pathlib.Path(__file__).with_name("subject.py"))
+    supervisor = pool._core.supervisor
+    with pytest.warns(ResourceWarning, match="unclosed pool 'pool'"):
+        del pool
+    assert supervisor._ended.wait(10)
+
+
+def test_a_closed_pool_refuses_every_call_alike() -> None:
+    pool = Pool(pathlib.Path(__file__).with_name("subject.py"))
+    pool.submit("echo", 1).result(10)
+    pool.close()
+    for use in (lambda: pool.call("echo", 1), lambda: pool.submit("echo", 1), lambda: list(pool.stream("echo", 1)),
+                lambda: list(pool.map("echo", [1]))):
+        with pytest.raises(Unavailable, match="closed"):
+            use()

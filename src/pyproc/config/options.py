@@ -28,8 +28,15 @@ class Sandbox:
 
     def __init__(self, profile: str = "strict", *, read: Sequence[str | os.PathLike[str]] = (),
                  scratch: str | int | None = None, layers: Mapping[str, str] | None = None) -> None:
-        if isinstance(read, (str, bytes)):
+        if not isinstance(profile, str):
+            raise ConfigError(f"sandbox.profile is {profile!r}; write strict, default or the path of a file as text")
+        if isinstance(read, (str, bytes)) or not isinstance(read, Sequence):
             raise ConfigError(f"sandbox.read is {read!r}; give a list of paths")
+        for path in read:
+            if not isinstance(path, (str, os.PathLike)) or os.fspath(path) in ("", b"") or os.path.abspath(os.fspath(path)) == "/":
+                raise ConfigError(f"sandbox.read names {path!r}; name the files and folders that workers need, by their paths")
+        if layers is not None and not isinstance(layers, Mapping):
+            raise ConfigError(f"sandbox.layers is {layers!r}; give a map of layers to require, prefer or off")
         chosen = dict(layers or {})
         for name, wanted in chosen.items():
             if name not in LAYERS:
@@ -71,8 +78,8 @@ class Limits:
             setattr(self, name, count)
         if self.open_files < 16:
             raise ConfigError(f"limits.open_files is {open_files}; CPython needs at least 16")
-        if cpus is not None and not 0 < cpus <= 1024:
-            raise ConfigError(f"limits.cpus is {cpus!r}, it must be above 0")
+        if cpus is not None and (isinstance(cpus, bool) or not isinstance(cpus, (int, float)) or not 0 < cpus <= 1024):
+            raise ConfigError(f"limits.cpus is {cpus!r}; write a number of processors above 0 and at most 1024")
         self.cpus = cpus
 
     memory: int

@@ -124,11 +124,12 @@ class Channel:
         """The worker is dead: make who still waits for it go on. Whether the channel is still in use."""
         if self.answers < 0:
             return False
-        with _own_end(self._inner[-1], os.O_RDONLY) as requests:
-            os.read(requests, RECV_BYTES)
-        if not self.hung_up:
-            with _own_end(self.answers, os.O_WRONLY) as answers:
-                os.write(answers, NO_ANSWER)
+        with contextlib.suppress(OSError):  # no descriptor is left: it is tried again
+            with _own_end(self._inner[-1], os.O_RDONLY) as requests:
+                os.read(requests, RECV_BYTES)
+            if not self.hung_up:
+                with _own_end(self.answers, os.O_WRONLY) as answers:
+                    os.write(answers, NO_ANSWER)
         return True
 
     def close(self) -> None:

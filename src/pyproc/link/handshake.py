@@ -32,6 +32,8 @@ def greet(connection: CallerConnection, data: bytes) -> dict[str, Any] | None:
     ready = events[0]
     if not isinstance(ready, Ready):
         raise Refused(f"it says {type(ready).__name__} and not ready")
+    if len(events) > 1 or connection.mid_frame:
+        raise Refused("it says more than ready")
     return _checked(ready.functions)
 
 

@@ -7,8 +7,9 @@ Cancelling the task cancels the call.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -57,11 +58,13 @@ class AsyncPool:
                         return core.finish(worker, event)
                     if type(event) is not Part:
                         raise await self._lost(worker)
+        except TimeoutError:  # no channel's: a signal handler raised it
+            core.left(worker, id)
+            raise
         except (OSError, RemoteProtocolError) as error:
             raise await self._lost(worker, error) from error
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            if worker.call_id == id:
-                core.abandoned(worker)
+        except BaseException:
+            core.left(worker, id)
             raise
 
     async def stream(self, method: str, body: Any = None, *,
@@ -72,36 +75,47 @@ class AsyncPool:
         if worker is None:
             worker, span = await self._wait(method, span)
         frame = core.begin(worker, method, body, span, True)
-        id, taken, over = worker.call_id, 0, False
+        id, taken = worker.call_id, 0
         try:
-            await self._send(worker, frame)
+            async with self._losing(worker):
+                await self._send(worker, frame)
             while True:
-                for event in worker.connection.receive(await self._receive(worker)):
+                async with self._losing(worker):
+                    events = worker.connection.receive(await self._receive(worker))
+                for event in events:
                     if type(event) is Part:
-                        yield core.part(worker, event)
+                        async with self._losing(worker):
+                            part = core.part(worker, event)
+                        yield part
                         taken += 1
                         if taken >= PARTS_AHEAD // 2 and id in worker.connection.open_calls:
-                            await self._send(worker, worker.connection.credit(id, taken))
+                            async with self._losing(worker):
+                                await self._send(worker, worker.connection.credit(id, taken))
                             taken = 0
                     elif type(event) is Succeeded or type(event) is Failed:
-                        over = True
-                        single = core.finish(worker, event)
+                        async with self._losing(worker):
+                            single = core.finish(worker, event)
                         if single is not None:
                             yield single
                         return
                     else:
-                        over = True
                         raise await self._lost(worker)
-        except (OSError, RemoteProtocolError) as error:
-            over = True
-            raise await self._lost(worker, error) from error
         finally:
-            if not over and worker.call_id == id:
-                core.abandoned(worker)
+            core.left(worker, id)
+
+    @contextlib.asynccontextmanager
+    async def _losing(self, worker: Worker) -> AsyncIterator[None]:
+        """As `Core.losing`."""
+        try:
+            yield
+        except TimeoutError:
+            raise
+        except (OSError, RemoteProtocolError) as error:
+            raise await self._lost(worker, error) from error
 
     async def _lost(self, worker: Worker, cause: BaseException | None = None) -> CallError:
         """As `Core.lost`, which waits for the kernel's evidence; it is finished and counted there although we are cancelled."""
-        self._core.take(worker)
+        worker.call_id = 0  # counted there, and by nobody else
         return await asyncio.to_thread(self._core.lost, worker, cause)
 
     async def _wait(self, method: str, span: Span) -> tuple[Worker, Span]:
@@ -114,7 +128,7 @@ class AsyncPool:
             loop.call_soon_threadsafe(woken.set)
 
         waiter = Waiter(wake)
-        core.checkout.enqueue(waiter)
+        core.queue(waiter)
         try:
             async with asyncio.timeout(max(0.0, deadline - monotonic())):
                 await woken.wait()
@@ -125,10 +139,7 @@ class AsyncPool:
             if given is not None:
                 core.give_back(given)
             raise
-        worker = waiter.worker or core.checkout.leave(waiter)
-        if worker is None:
-            raise core.late_in_queue(method)
-        return worker, Span.of(max(0.0, deadline - monotonic()))
+        return core.granted(waiter, method, deadline)
 
     async def _send(self, worker: Worker, frame: bytes) -> None:
         channel = worker.channel
@@ -177,6 +188,11 @@ class AsyncPool:
         """End every worker; nothing is left behind."""
         if self._started is not None:
             await asyncio.to_thread(self._started.close, grace)
+
+    def __del__(self) -> None:
+        core = getattr(self, "_started", None)
+        if core is not None:
+            core.dropped(self)
 
     async def __aenter__(self) -> AsyncPool:
         await self.start()

@@ -8,12 +8,15 @@ hang. What is done for each call is written out in `begin`, `finish` and `give_b
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import secrets
 import threading
+import warnings
 import weakref
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -32,7 +35,7 @@ from pyproc.errors import (
     from_code,
 )
 from pyproc.pool import options as pool_options
-from pyproc.pool.checkout import Checkout
+from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
 from pyproc.supervisor.children import Supervisor
 from pyproc.supervisor.state import Worker
@@ -41,7 +44,8 @@ from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, Unencoda
 
 LOOK_OUT = 64  # calls of a worker after which a caller looks out once for its answer, before it sleeps
 log = logging.getLogger("pyproc")
-_UNSENDABLE = (LocalProtocolError, ValueError, TypeError, OverflowError, RecursionError)
+# RuntimeError: a map that another thread changes meanwhile
+_UNSENDABLE = (LocalProtocolError, ValueError, TypeError, OverflowError, RuntimeError)
 _live: weakref.WeakSet[Core] = weakref.WeakSet()
 
 
@@ -75,11 +79,15 @@ class Core:
         except PyprocError as error:
             self.closed = error
             raise
+        except BaseException:  # Ctrl-C
+            self.supervisor.end()
+            self.closed = Unavailable("the pool was not started")
+            raise
 
     # -- told by the supervisor --------------------------------------------------------------------------------------
 
     def worker_ready(self, worker: Worker) -> None:
-        """A worker can be lent, for the first time or again."""
+        """A new worker can be lent."""
         if self.supervisor.functions is not self._functions:
             self._functions, most = self.supervisor.functions, self.options.timeout
             self._spans = {name: Span.of(min(most, what["timeout"] or most)) for name, what in self._functions.items()}
@@ -95,6 +103,10 @@ class Core:
         if error is not None:
             self.checkout.dismiss()
 
+    def ended(self) -> None:
+        """Nothing of the pool is left."""
+        _live.discard(self)
+
     # -- before a call -----------------------------------------------------------------------------------------------
 
     def refuse_closed(self) -> None:
@@ -107,13 +119,22 @@ class Core:
         if error is not None:
             raise error
 
-    def late_in_queue(self, method: str) -> CallError:
-        """The error for a call whose time ran out, or whose pool ended, before it got a worker."""
-        if self.closed is not None:
-            error = self.closed
-            text = error.message if isinstance(error, CallError) else str(error)
-            return Unavailable(text)
-        return DeadlineExceeded(f"call of {method!r} found no idle worker in time; give the pool more workers or time")
+    def queue(self, waiter: Waiter) -> None:
+        """Join the queue. Raises ResourceExhausted, Unavailable, PyprocError."""
+        self.checkout.enqueue(waiter)
+        if self.closed is not None and self.checkout.leave(waiter) is None:  # it ended before we stood there to be woken
+            self.refuse_closed()
+
+    def granted(self, waiter: Waiter, method: str, deadline: float) -> tuple[Worker, Span]:
+        """The worker that came, and what is left of the time. Raises CallError when none came, or came too late."""
+        worker, left = waiter.worker or self.checkout.leave(waiter), deadline - monotonic()
+        if worker is not None and left > 0:
+            return worker, Span.of(left)
+        if worker is not None:
+            self.give_back(worker)
+        elif self.closed is not None:
+            self.refuse_closed()
+        raise DeadlineExceeded(f"call of {method!r} found no idle worker in time; give the pool more workers or time")
 
     # -- a call ------------------------------------------------------------------------------------------------------
 
@@ -139,9 +160,11 @@ class Core:
         worker.deadline = deadline = monotonic() + seconds
         try:
             frame = worker.connection.request(id, method, body, milliseconds, stream)
-        except _UNSENDABLE as error:
+        except BaseException as error:
             self.give_back(worker)
-            raise _unsendable(error) from error
+            if isinstance(error, _UNSENDABLE):
+                raise _unsendable(error) from error
+            raise
         worker.calls += 1
         worker.method = method
         worker.call_id = id
@@ -211,9 +234,20 @@ class Core:
         except LocalProtocolError as error:  # as above
             raise from_code(error.code, str(error)) from error
 
-    def take(self, worker: Worker) -> None:
-        """The call on `worker` is going to be counted by whoever says so first, and by nobody else after it."""
-        worker.call_id = 0
+    @contextlib.contextmanager
+    def losing(self, worker: Worker) -> Iterator[None]:
+        """What the channel raises in here is the loss of `worker`. A TimeoutError is no channel's: a signal handler raised it."""
+        try:
+            yield
+        except TimeoutError:
+            raise
+        except (OSError, RemoteProtocolError) as error:
+            raise self.lost(worker, error) from error
+
+    def left(self, worker: Worker, id: int) -> None:
+        """The caller goes for a reason of its own: call `id` is cancelled, unless it is over."""
+        if worker.call_id == id:
+            self.abandoned(worker)
 
     def abandoned(self, worker: Worker) -> None:
         """The caller left in the middle of a call."""
@@ -244,8 +278,8 @@ class Core:
 
     def lost(self, worker: Worker, cause: BaseException | None = None) -> CallError:
         """The error for a worker whose channel ended or broke the protocol, by the kernel's evidence."""
-        self.take(worker)
-        if isinstance(cause, RemoteProtocolError):
+        worker.call_id = 0  # counted here, and by nobody else
+        if isinstance(cause, RemoteProtocolError) and not worker.finished.is_set():
             log.error("protocol_violation pool=%s worker=%s cause=%s", self.options.name, worker.name, _one_line(str(cause)))
             self.supervisor.condemn(worker, "protocol")
         method = worker.method
@@ -268,6 +302,12 @@ class Core:
         """Workers, states, layers in force, ledger."""
         return {"name": self.options.name, "isolation": self.options.isolation, "ledger": self.ledger.read(),
                 "queued": self.checkout.queued, **self.supervisor.status()}
+
+    def dropped(self, face: object) -> None:
+        """Nobody holds the pool's face any more: one that was not closed is, without waiting."""
+        if self.closed is None and self.owner == os.getpid():
+            warnings.warn(f"unclosed pool {self.options.name!r}; close it, or use `with`", ResourceWarning, source=face, stacklevel=3)
+            self.supervisor.end()
 
     def close(self, grace: float) -> None:
         """End every worker. In a forked child: nothing, as it is the parent's pool."""

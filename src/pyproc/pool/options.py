@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 from pyproc.config.options import Limits, Sandbox
 from pyproc.config.units import parse_time
@@ -29,13 +31,20 @@ class Options:
     spec: WorkerSpec
 
 
-def read(
+def read(script: str | os.PathLike[str], **given: Any) -> Options:
+    """The options of contract section 3. Raises ConfigError, ProtectionUnavailable."""
+    for name in given:
+        if name not in NAMES:
+            raise ConfigError(f"option {str(name)[:80]!r} of the pool is unknown; options are {', '.join(NAMES)}")
+    return _read(script, **given)
+
+
+def _read(
     script: str | os.PathLike[str], *, workers: int = 1, isolation: str = "worker", sandbox: Sandbox | None = None,
     limits: Limits | None = None, timeout: str | float = 30.0, queue: int = QUEUE_DEFAULT, max_requests: int = 0,
     env: Mapping[str, str] | None = None, python: str | None = None, preload: Sequence[str] = (), concurrency: int = 1,
     prefetch: int = 1, zygote: bool = True, name: str = "pool",
 ) -> Options:
-    """The options of contract section 3. Raises ConfigError, ProtectionUnavailable."""
     if sys.platform != "linux":
         raise ProtectionUnavailable(f"pools need Linux, this is {sys.platform}", layer="platform",
                                     remedy="run the pool on Linux; Client works here")
@@ -48,9 +57,20 @@ def read(
     for option, value in (("concurrency", concurrency), ("prefetch", prefetch)):
         if value != 1:
             raise ConfigError(f"{option} is {value!r}; this version serves one call at a time in a worker, write 1")
+    if not isinstance(sandbox, Sandbox | None):
+        raise ConfigError(f"sandbox is {_shown(sandbox)}; write Sandbox(…)")
+    if not isinstance(limits, Limits | None):
+        raise ConfigError(f"limits is {_shown(limits)}; write Limits(…)")
+    if not isinstance(zygote, bool):
+        raise ConfigError(f"zygote is {_shown(zygote)}; write True or False")
+    if isinstance(preload, str) or not all(isinstance(module, str) for module in preload):
+        raise ConfigError(f"preload is {_shown(preload)}; give a list of names of modules")
+    if not isinstance(script, (str, os.PathLike)) or not isinstance(os.fspath(script), str):
+        raise ConfigError(f"script is {_shown(script)}; give the path of a Python file as text or as a pathlib.Path")
     path = os.path.abspath(os.fspath(script))
-    spec = WorkerSpec(name=name, script=path, source=_source(path), workers=workers, sandbox=sandbox or Sandbox(),
-                      limits=limits or Limits(), environment=_environment(env), python=python, preload=tuple(preload),
+    spec = WorkerSpec(name=name, script=path, source=_source(path), workers=workers,
+                      sandbox=Sandbox() if sandbox is None else sandbox, limits=Limits() if limits is None else limits,
+                      environment=_environment(env), python=python, preload=tuple(preload),
                       solo=not zygote)
     return Options(name=name, isolation=isolation, timeout=parse_time("timeout", timeout), queue=queue,
                    max_requests=1 if isolation == "call" else max_requests, spec=spec)
@@ -61,7 +81,14 @@ def _whole(name: str, value: object, low: int, high: int) -> None:
         raise ConfigError(f"{name} is {value!r}, possible are {low} to {high}")
 
 
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"
+
+
 def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    if env is not None and not isinstance(env, Mapping):
+        raise ConfigError(f"env is {_shown(env)}; give a map of names to values")
     environment = dict(env or {})
     for key, text in environment.items():
         if not isinstance(key, str) or not isinstance(text, str) or "=" in key or "\0" in key + text or not key:
@@ -81,3 +108,6 @@ def _source(path: str) -> str:
         return data.decode("utf-8-sig")  # no other encoding: the script may be anybody's, and is not to choose a codec here
     except UnicodeDecodeError as error:
         raise ConfigError(f"script {path!r} is not UTF-8: {error}; save it as UTF-8") from error
+
+
+NAMES = tuple(list(signature(_read).parameters)[1:])

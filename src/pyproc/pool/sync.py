@@ -54,11 +54,13 @@ class Pool:
                 return self._answer(worker, data)
             core.succeeded(worker, success.output)
             return success.body
+        except TimeoutError:  # no channel's: a signal handler raised it
+            core.left(worker, id)
+            raise
         except (OSError, RemoteProtocolError) as error:
             raise core.lost(worker, error) from error
-        except (KeyboardInterrupt, SystemExit):
-            if worker.call_id == id:
-                core.abandoned(worker)
+        except BaseException:
+            core.left(worker, id)
             raise
 
     def _answer(self, worker: Worker, data: bytes) -> Any:
@@ -78,7 +80,7 @@ class Pool:
         gate = threading.Lock()
         gate.acquire()
         waiter = Waiter(gate.release)
-        core.checkout.enqueue(waiter)
+        core.queue(waiter)
         try:
             gate.acquire(timeout=max(0.0, deadline - monotonic()))
         except BaseException:
@@ -86,10 +88,7 @@ class Pool:
             if given is not None:
                 core.give_back(given)
             raise
-        worker = waiter.worker or core.checkout.leave(waiter)
-        if worker is None:
-            raise core.late_in_queue(method)
-        return worker, Span.of(max(0.0, deadline - monotonic()))
+        return core.granted(waiter, method, deadline)
 
     def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
         """The parts of a generator as they come; closing the iterator cancels the call."""
@@ -98,35 +97,38 @@ class Pool:
         if worker is None:
             worker, span = self._wait(method, span)
         frame = core.begin(worker, method, body, span, True)
-        id, taken, over = worker.call_id, 0, False
+        id, taken, channel, ended = worker.call_id, 0, worker.channel, worker.finished.is_set
         try:
-            worker.channel.send(frame, 0, worker.finished.is_set)
+            with core.losing(worker):
+                channel.send(frame, 0, ended)
             while True:
-                for event in worker.connection.receive(worker.channel.receive(worker.finished.is_set)):
+                with core.losing(worker):
+                    events = worker.connection.receive(channel.receive(ended))
+                for event in events:
                     if type(event) is Part:
-                        yield core.part(worker, event)
+                        with core.losing(worker):
+                            part = core.part(worker, event)
+                        yield part
                         taken += 1
                         if taken >= PARTS_AHEAD // 2 and id in worker.connection.open_calls:
-                            worker.channel.send(worker.connection.credit(id, taken), 0, worker.finished.is_set)
+                            with core.losing(worker):
+                                channel.send(worker.connection.credit(id, taken), 0, ended)
                             taken = 0
                     elif type(event) is Succeeded or type(event) is Failed:
-                        over = True
-                        single = core.finish(worker, event)
+                        with core.losing(worker):
+                            single = core.finish(worker, event)
                         if single is not None:
                             yield single
                         return
                     else:
-                        over = True
                         raise core.lost(worker)
-        except (OSError, RemoteProtocolError) as error:
-            over = True
-            raise core.lost(worker, error) from error
         finally:
-            if not over and worker.call_id == id:
-                core.abandoned(worker)
+            core.left(worker, id)
 
     def submit(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Future[Any]:
         """The call in another thread, as a concurrent.futures.Future."""
+        if self._core.closed is not None:
+            self._core.refuse_closed()
         with self._submitting:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self._core.options.spec.workers, "pyproc-submit")
@@ -160,6 +162,11 @@ class Pool:
         if self._executor is not None and self._core.owner == os.getpid():
             self._executor.shutdown(wait=False, cancel_futures=True)
         self._core.close(grace)
+
+    def __del__(self) -> None:
+        core = getattr(self, "_core", None)
+        if core is not None:
+            core.dropped(self)
 
     def __enter__(self) -> Pool:
         return self

@@ -47,8 +47,10 @@ class Pool(Protocol):
     """What the supervisor tells the pool, from its own thread."""
 
     def worker_ready(self, worker: Worker) -> None: ...
+    def give_back(self, worker: Worker) -> None: ...
     def worker_gone(self, worker: Worker) -> bool: ...
     def failed(self, error: PyprocError | None) -> None: ...
+    def ended(self) -> None: ...
 
 
 class Supervisor:
@@ -75,7 +77,7 @@ class Supervisor:
         self._starts = Starts(self, shared, self._nursery.plant, Patience(BOOT_SECONDS, START_SECONDS))
         self._ends = Ends(shared, pool, self._output, self._refill)
         self._restart = self._ends.restart
-        self._cancel = Cancel(self._loop, self.condemn, pool.worker_ready)
+        self._cancel = Cancel(self._loop, self.condemn, pool.give_back)
         self._thread = threading.Thread(target=self._run, name="pyproc-supervision", daemon=True)
 
     @property
@@ -150,6 +152,11 @@ class Supervisor:
             return
         self.poke()
         self._thread.join()
+
+    def end(self) -> None:
+        """Begin to end everything below, without waiting."""
+        self._population.closing = True
+        self.poke()
 
     def forget(self) -> None:
         """In a forked child: close every descriptor that belongs to the parent's pool; end nothing."""
@@ -247,6 +254,7 @@ class Supervisor:
         self._loop.close()
         self._ended.set()
         self._pool.failed(population.broken or Unavailable("the pool is closed"))
+        self._pool.ended()
 
 
 def _close(fd: int) -> None:

@@ -99,8 +99,9 @@ class Loop:
         """Give the descriptors back; nothing is called any more."""
         self._actions.clear()
         self._timers.clear()
+        eventfd, self._eventfd = self._eventfd, -1  # whoever pokes later meets no other file
         with contextlib.suppress(OSError):
-            os.close(self._eventfd)
+            os.close(eventfd)
         self._epoll.close()
 
     def _woken(self) -> None:

@@ -2,7 +2,7 @@
 
 ```
 begin: request ──▶ zygote forks (asked)   ──▶ child: own namespace (asked), Landlock (asked), filter (asked) ──▶ ready
-                   meanwhile its group is made        meanwhile it is put into its group           on its own socket
+                   meanwhile its group is made        meanwhile it is put into its group           on its greeting socket
 greeted: who sent it, by the kernel ─ its limits ─ attested from /proc ─▶ announced to the pool
 ```
 
