@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import glob
 import logging
@@ -603,3 +604,71 @@ def test_a_closed_pool_refuses_every_call_alike() -> None:
                 lambda: list(pool.map("echo", [1]))):
         with pytest.raises(Unavailable, match="closed"):
             use()
+
+
+def test_isolation_call_holds_after_a_stream_that_was_closed() -> None:
+    with Pool(pathlib.Path(__file__).with_name("subject.py"), isolation="call") as pool:
+        for _ in range(4):
+            stream = pool.stream("numbers", 100_000)
+            assert next(stream) == 0
+            stream.close()
+            assert pool.call("health")["requests_handled"] == 1, "the process had served the stream"
+
+
+@dataclasses.dataclass
+class Unreadable:
+    field: int = 0
+
+
+@pytest.mark.parametrize("error", [KeyError("no"), KeyboardInterrupt(), MemoryError()], ids=repr)
+def test_a_body_that_cannot_be_read_costs_no_worker(pool: Pool, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object) -> int:
+        raise error
+
+    body = Unreadable()
+    monkeypatch.setattr(Unreadable, "field", property(fail))
+    for _ in range(4):  # more than there are workers
+        with pytest.raises(type(error)):
+            pool.call("echo", body)
+    assert pool.call("echo", 1, timeout=5) == 1
+    assert pool.status()["ledger"]["in_flight"] == 0
+
+
+@pytest.mark.parametrize("error", [TimeoutError("mine"), ValueError("mine")], ids=repr)
+def test_what_a_signal_handler_raises_is_the_callers_and_cancels_the_call(pool: Pool, error: Exception) -> None:
+    def ring(number: int, frame: object) -> None:
+        raise error
+
+    before, previous = pool.status(), signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(type(error), match="mine"):
+            pool.call("patient")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert pool.call("echo", 1) == 1
+    after = pool.status()
+    assert after["deaths"].get("protocol") == before["deaths"].get("protocol")
+    assert after["ledger"]["cancelled"] == before["ledger"]["cancelled"] + 1 and after["ledger"]["in_flight"] == 0
+
+
+def test_what_a_consumer_throws_into_a_stream_is_not_the_workers_fault(pool: Pool) -> None:
+    before = pool.status()["deaths"].get("protocol")
+    stream = pool.stream("numbers", 3)
+    assert next(stream) == 0
+    with pytest.raises(OSError, match="mine"):
+        stream.throw(OSError("mine"))
+    assert pool.call("echo", 1) == 1
+    assert pool.status()["deaths"].get("protocol") == before
+
+
+def test_a_call_that_queues_as_the_pool_ends_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(pathlib.Path(__file__).with_name("subject.py"))
+    core, enqueue = pool._core, pool._core.checkout.enqueue
+    monkeypatch.setattr(core.checkout, "take", lambda: None)
+    monkeypatch.setattr(core.checkout, "enqueue", lambda waiter: (pool.close(), enqueue(waiter)))
+    begun = time.monotonic()
+    with pytest.raises(Unavailable):
+        pool.call("echo", 1, timeout=20)
+    assert time.monotonic() - begun < 15, "it waited for its deadline"

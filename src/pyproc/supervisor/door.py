@@ -3,7 +3,9 @@
     zygote       clone              only while a fork that we asked for is open, once
     the child    setsid, unshare, landlock_restrict_self, seccomp      until its `ready` arrived
     anybody      tgkill             only to its own process
-    all else     EPERM, counted; a process that keeps asking is ended (process_limit)
+    all else     EPERM, counted; a worker that keeps asking is ended (process_limit)
+
+Whoever asks without end, whatever it is told, is ended too; if it is no worker, with its whole tree.
 
 Whatever a worker applies to itself after the user's import would be advisory; this is how the kernel lets a worker
 confine itself further while import-time code, and a worker that serves, are refused the same calls. The ruleset that the
@@ -17,6 +19,8 @@ import errno
 from pyproc.sandbox.derive import FORK_FLAGS
 
 CONFINING = frozenset({"setsid", "unshare", "landlock_restrict_self", "seccomp"})
+ASKS_MAX = 10_000  # of anything, granted too: each costs the supervisor 20 us or so
+ASKERS_MAX = 1024
 REFUSALS_MAX = 64  # within one worker's life; an honest program asks once or twice and gives up
 
 
@@ -56,5 +60,13 @@ class Door:
                 self.child, self.fork_open = pid, False
             if self.child == pid:
                 return 0
-        self.refused[pid] = self.refused.get(pid, 0) + 1
+        count(self.refused, pid)
         return errno.EPERM
+
+
+def count(asked: dict[int, int], pid: int) -> int:
+    """One more for `pid`; of the processes that asked once and are gone nobody tells, so the oldest are let go of."""
+    asked[pid] = asked.get(pid, 0) + 1
+    if len(asked) > ASKERS_MAX:
+        del asked[next(iter(asked))]
+    return asked.get(pid, 1)

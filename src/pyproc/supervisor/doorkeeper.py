@@ -11,7 +11,7 @@ from errno import EPERM
 from typing import Protocol
 
 from pyproc.host import notify, procfs
-from pyproc.supervisor.door import REFUSALS_MAX, Door
+from pyproc.supervisor.door import ASKS_MAX, REFUSALS_MAX, Door, count
 
 
 class Owner(Protocol):
@@ -20,6 +20,7 @@ class Owner(Protocol):
     def fork_granted(self) -> None: ...
     def child_met(self, pid: int) -> None: ...
     def asked_too_often(self, pid: int) -> None: ...
+    def asks_without_end(self, pid: int) -> None: ...
 
 
 class Doorkeeper:
@@ -31,6 +32,7 @@ class Doorkeeper:
         self.listener = -1
         self._names = names
         self._known: dict[int, procfs.Caller] = {}
+        self._asked: dict[int, int] = {}
         self._met = 0
 
     def open_fork(self) -> None:
@@ -48,6 +50,7 @@ class Doorkeeper:
         """That process has ended; its number may come again."""
         self._known.pop(pid, None)
         self.door.refused.pop(pid, None)
+        self._asked.pop(pid, None)
 
     def answer(self) -> bool:
         """Decide one waiting call; False when nobody is left who could ask."""
@@ -69,6 +72,8 @@ class Doorkeeper:
                                  asked.arguments[0])
         notify.answer(self.listener, asked, errno)
         self._tell(caller.pid, errno)
+        if count(self._asked, caller.pid) > ASKS_MAX:
+            self._owner.asks_without_end(caller.pid)
         return True
 
     def _tell(self, pid: int, errno: int) -> None:

@@ -30,6 +30,7 @@ from pyproc.supervisor.state import Worker
 from pyproc.supervisor.strangers import end_strangers
 
 READ_BYTES = 65536
+SPOKEN_BYTES, SPOKEN_FACTOR = 1 << 20, 16  # of a zygote that go to the log; how many times that end it
 STATUS_SECONDS, STATUS_LOOKS = 0.002, 200  # between two looks at a zygote that hung up; how many
 REMEDIES = {
     "oom": "raise limits.memory, or load less", "cpu_limit": "raise limits.cpu_time, or do less at import",
@@ -69,6 +70,7 @@ class Tree:
         self.solo = bool(plan.document["solo"])
         self._script: str = plan.document["script"]["path"]
         self.closed = False
+        self._spoken = 0
         self._oom = False
         self.starting: Worker | None = None
         self.group: Group | None = None
@@ -273,6 +275,13 @@ class Tree:
         for worker in [worker for worker in self.workers if worker.pid == pid]:
             self._owner.asked_too_often(worker)
 
+    def asks_without_end(self, pid: int) -> None:
+        """As `asked_too_often`, or a process that a worker, or the import, has left: its tree ends."""
+        if any(worker.pid == pid for worker in self.workers):
+            self.asked_too_often(pid)
+        else:
+            self._fail(PyprocError("a process that the script has started makes notified system calls without end"))
+
     def _asked(self) -> None:
         if not self.doorkeeper.answer():
             self._loop.unwatch(self.doorkeeper.listener)
@@ -283,7 +292,11 @@ class Tree:
         except BlockingIOError:
             return
         if text:
-            self._owner.spoke("zygote", text)
+            self._spoken += len(text)
+            if self._spoken <= SPOKEN_BYTES:
+                self._owner.spoke("zygote", text)
+            elif self._spoken > SPOKEN_FACTOR * SPOKEN_BYTES:
+                self._fail(PyprocError(f"the script writes without end outside of calls, more than {SPOKEN_FACTOR} MiB"))
         else:
             self._loop.unwatch(self._keeper.output)
 

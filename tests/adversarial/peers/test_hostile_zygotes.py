@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pyproc import Pool, ProtectionUnavailable, PyprocError, Sandbox
+from pyproc import Pool, ProtectionUnavailable, PyprocError, Sandbox, WorkerLost
 from pyproc.supervisor import children
 
 pytestmark = pytest.mark.unprivileged
@@ -114,3 +114,25 @@ channel.Channel.greet = greet
     with pytest.raises(PyprocError, match="died more than"):
         Pool(write(tmp_path, lines), sandbox=Sandbox(profile))
     assert cause in caplog.text
+
+
+def test_an_import_that_writes_without_end_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "pyproc"), pytest.raises(PyprocError, match="writes without end"):
+        Pool(write(tmp_path, "while True: os.write(1, b'x' * 65536)"))
+    assert sum(len(record.getMessage()) for record in caplog.records) < 4 << 20
+
+
+def test_a_worker_that_asks_the_supervisor_without_end_is_ended(tmp_path: Path) -> None:
+    lines = """
+import signal, threading
+
+@expose
+def flood():
+    while True:
+        signal.pthread_kill(threading.get_ident(), 0)
+"""
+    with Pool(write(tmp_path, lines)) as pool:
+        with pytest.raises(WorkerLost) as caught:
+            pool.call("flood", timeout=25)
+        assert caught.value.reason == "process_limit"
+        assert pool.call("echo", 1) == 1

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from pyproc.sandbox.derive import FORK_FLAGS
-from pyproc.supervisor.door import CONFINING, Door
+from pyproc.supervisor.door import ASKERS_MAX, CONFINING, Door
 
 ZYGOTE, CHILD, OTHER, OUTSIDE = 100, 101, 102, 1
 NEWUSER = 0x10000000
@@ -97,3 +97,10 @@ def test_refusals_are_counted_by_process() -> None:
         ask(door, "capset", OTHER)
     ask(door, "capset", CHILD)
     assert door.refused == {OTHER: 3, CHILD: 1}
+
+
+def test_processes_that_asked_once_do_not_fill_the_memory() -> None:
+    door = Door()
+    for pid in range(10_000):
+        assert door.decide(pid, OUTSIDE, 1, "clone", 0) == NO
+    assert len(door.refused) == ASKERS_MAX and 9_999 in door.refused
