@@ -672,3 +672,25 @@ def test_a_call_that_queues_as_the_pool_ends_is_refused_at_once(monkeypatch: pyt
     with pytest.raises(Unavailable):
         pool.call("echo", 1, timeout=20)
     assert time.monotonic() - begun < 15, "it waited for its deadline"
+
+
+def test_a_start_that_is_cancelled_is_ended_by_close_and_two_starts_make_one_pool() -> None:
+    async def start() -> None:
+        pool = AsyncPool(pathlib.Path(__file__).with_name("subject.py"))
+        first = asyncio.ensure_future(pool.start())
+        await asyncio.sleep(0)  # it has begun
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await pool.close()
+        other = AsyncPool(pathlib.Path(__file__).with_name("subject.py"))
+        await asyncio.gather(other.start(), other.start())
+        assert await other.call("echo", 1) == 1
+        await other.close()
+
+    def supervising() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "pyproc-supervision"}
+
+    before = supervising()
+    asyncio.run(start())
+    assert supervising() == before

@@ -14,7 +14,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from pyproc.errors import CallError
+from pyproc.errors import CallError, PyprocError
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.core import Core, Span
 from pyproc.supervisor.state import Worker
@@ -30,11 +30,20 @@ class AsyncPool:
         self._script = script
         self._options = options
         self._started: Core | None = None
+        self._starting: asyncio.Task[Core] | None = None
 
     async def start(self) -> None:
         """Boot the workers, without blocking the loop. Raises ConfigError, ProtectionUnavailable."""
-        if self._started is None:
-            self._started = await asyncio.to_thread(Core, self._script, **self._options)
+        if self._started is not None:
+            return
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(asyncio.to_thread(Core, self._script, **self._options))
+        starting = self._starting
+        try:
+            self._started = await asyncio.shield(starting)  # cancelled, we go, and `close` ends what has started meanwhile
+        finally:
+            if starting.done():
+                self._starting = None
 
     @property
     def _core(self) -> Core:
@@ -186,6 +195,9 @@ class AsyncPool:
 
     async def close(self, grace: float = 0.0) -> None:
         """End every worker; nothing is left behind."""
+        if self._starting is not None:
+            with contextlib.suppress(PyprocError):
+                await self.start()
         if self._started is not None:
             await asyncio.to_thread(self._started.close, grace)
 
