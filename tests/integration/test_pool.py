@@ -694,3 +694,18 @@ def test_a_start_that_is_cancelled_is_ended_by_close_and_two_starts_make_one_poo
     before = supervising()
     asyncio.run(start())
     assert supervising() == before
+
+
+def test_no_call_begins_while_a_pool_is_closing_and_the_one_in_flight_is_answered() -> None:
+    pool = Pool(pathlib.Path(__file__).with_name("subject.py"))
+    running = pool.submit("nap", 1.0)
+    while pool.status()["ledger"]["in_flight"] == 0:
+        pass
+    closer = threading.Thread(target=pool.close, args=(20.0,))
+    closer.start()
+    while pool._core.closed is None:
+        pass
+    with pytest.raises(Unavailable, match="closing"):
+        pool.call("echo", 1)
+    closer.join(10)
+    assert not closer.is_alive() and running.result(0) == 1.0

@@ -1,45 +1,90 @@
 """What a verb prints: text for people, or with --json exactly one JSON document, errors too.
 
 Rules: results on standard output, everything else on standard error; no traceback reaches the user; text of others
-(messages, paths, names) is printed with its control characters escaped, as a terminal obeys them; a reader that went
-away ends the program quietly.
+(messages, paths, names) is printed with its control characters escaped, as a terminal obeys them, and so is JSON on a
+terminal, where the escape is the same value; a reader that went away ends the program quietly. A result that cannot be
+written is an error of its own; an error that cannot be told keeps its exit code.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+import click
+
 from pyproc.errors import CallError, ConfigError, InvalidArgument, ProtectionUnavailable, PyprocError
 from pyproc_wire.codec import JSON
 from pyproc_wire.errors import UnencodableValue
 
-USAGE, INTERNAL, INTERRUPTED, PIPE_CLOSED = 2, 70, 130, 141
+USAGE, INTERNAL, IO_FAILED, INTERRUPTED, PIPE_CLOSED = 2, 70, 74, 130, 141  # 70 and 74 as in sysexits.h
 
 
 class PipeClosed(Exception):
     """Nobody reads standard output any more."""
 
 
+class StreamFailed(Exception):
+    """A standard stream is closed, or its device refuses."""
+
+
 def encode(value: Any) -> str:
     """One line of JSON. Raises InvalidArgument with the path of what JSON cannot carry."""
     try:
-        return JSON.encode_value(value).decode()
+        text = JSON.encode_value(value).decode()
     except UnencodableValue as error:
         raise InvalidArgument(f"the result cannot be shown as JSON: {error}; return text, numbers, lists and maps",
                               path=error.path) from error
+    if text.isprintable() or sys.stdout is None or not sys.stdout.isatty():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)  # such characters stand in strings only
 
 
 def write(text: str) -> None:
-    """A line on standard output."""
+    """A line on standard output. Raises PipeClosed, StreamFailed."""
+    if sys.stdout is None:
+        raise StreamFailed("standard output cannot be written: it is closed")
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except BrokenPipeError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
         raise PipeClosed from error
+    except OSError as error:
+        raise StreamFailed(f"standard output cannot be written: {error.strerror}") from error
+
+
+def tell(text: str) -> None:
+    """A line on standard error, if it can be written."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+    except OSError:
+        pass  # there is no place left to tell it
+
+
+def settle() -> None:
+    """Drop what the streams could not take: the interpreter would try once more at its end, and make the exit code 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _help(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value:
+        write(ctx.get_help())
+        ctx.exit()
+
+
+# Click's own is silent where standard output is closed.
+help_option = click.option("-h", "--help", is_flag=True, is_eager=True, expose_value=False, callback=_help,
+                           help="Show this message and exit.")
 
 
 def show(text: str) -> str:
@@ -66,16 +111,22 @@ def fields(error: BaseException) -> dict[str, object]:
     return {"code": "internal", "message": f"{type(error).__name__}: {error}; this is a fault of pyproc, report it"}
 
 
-def fail(told: dict[str, object], *, as_json: bool) -> None:
-    """Tell an error: the JSON document on standard output, or a line on standard error."""
+def fail(told: dict[str, object], *, as_json: bool, hint: str = "") -> None:
+    """Tell an error: the JSON document on standard output, or a line on standard error. `hint` belongs to its error id."""
     if as_json:
-        write(encode({"ok": False, "error": told}))
-        return
-    notes = [f"error id {told['error_id']}, --log shows the cause"] if "error_id" in told else []
+        try:
+            write(encode({"ok": False, "error": told}))
+        except StreamFailed:
+            pass  # standard error is left
+        except PipeClosed:
+            return
+        else:
+            return
+    notes = [f"error id {told['error_id']}{hint}"] if "error_id" in told else []
     if "reason" in told:
         notes.append(f"reason {told['reason']}")
     line = f"pyproc: {told['code']}: {told['message']}" + (f" ({'; '.join(notes)})" if notes else "")
-    sys.stderr.write(show(line) + "\n")
+    tell(show(line))
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -1,33 +1,58 @@
 """Options that verbs share, and from them the pool that a verb works with.
 
-A worker script is named by --worker, or by the one pool of --config. Flags are stronger than the file. Unknown keys of
-a pool are an error that names the key and the file; other sections of the file belong to the service.
+A worker script is named by --worker, or by the one pool of --config. Flags are stronger than the file. Unknown keys are
+an error that names the key, the file and the possible keys; what stands in the other sections is the service's to check.
+Whether a value fits is checked where it is used, by Sandbox, Limits and the pool: here is only said in which file it is.
 """
 
 from __future__ import annotations
 
+import inspect
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from pyproc import ConfigError, Limits, Pool, Sandbox
+from pyproc.cli import output
+from pyproc.pool import options as pool_options
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
+TABLES = ("service", "pools", "access", "audit", "gateway")
 PLAIN_KEYS = ("workers", "isolation", "timeout", "queue", "max_requests", "env", "preload", "python")
+POOL_KEYS = ("script", *PLAIN_KEYS, "sandbox", "limits", "restart")
 
 
 def _exists(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None:
-        read(value)
+        with _named(value):
+            read(value)
     return value
 
 
+def _layers(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """Layer -> wanted from NAME=WANTED."""
+    parted = [text.partition("=") for text in texts]
+    for text, (_, sign, _) in zip(texts, parted, strict=True):
+        if not sign:
+            raise click.UsageError(f"--layer is {text!r}; write NAME=require, NAME=prefer or NAME=off")
+    try:
+        return Sandbox(layers={name: wanted for name, _, wanted in parted}).layers
+    except ConfigError as error:
+        raise click.UsageError(f"--layer: {error}") from error
+
+
+layers = click.option("--layer", "layers", multiple=True, metavar="NAME=require|prefer|off", callback=_layers,
+                      help="How much a layer of the sandbox is wanted; may be repeated.")
+
+
 def shared(verb: Verb) -> Verb:
-    """--json, --config, --log."""
+    """--json, --config, --log, --help."""
     for option in (
+        output.help_option,
         click.option("--log", "log", is_flag=True, expose_value=False,
                      help="Show the supervisor's log, tracebacks of functions too, on standard error."),
         click.option("--config", metavar="FILE", callback=_exists, help="The configuration, pyproc.toml."),
@@ -39,13 +64,7 @@ def shared(verb: Verb) -> Verb:
 
 def confined(verb: Verb) -> Verb:
     """--profile, --layer."""
-    for option in (
-        click.option("--layer", "layers", multiple=True, metavar="NAME=require|prefer|off",
-                     help="How much a layer of the sandbox is wanted; may be repeated."),
-        click.option("--profile", metavar="NAME", help="strict, default, or a file in OCI seccomp format."),
-    ):
-        verb = option(verb)
-    return verb
+    return layers(click.option("--profile", metavar="NAME", help="strict, default, or a file in OCI seccomp format.")(verb))
 
 
 def worker(verb: Verb) -> Verb:
@@ -54,71 +73,101 @@ def worker(verb: Verb) -> Verb:
 
 
 def read(path: str) -> dict[str, Any]:
-    """The file's tables. Raises ConfigError."""
+    """The file's tables. Raises ConfigError, without the file's name."""
     try:
         return tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
-        raise ConfigError(f"config {path!r} cannot be read: {error.strerror}; give the path of a pyproc.toml") from error
+        raise ConfigError(f"cannot be read: {error.strerror}; give the path of a pyproc.toml") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path!r} is not TOML: {error}") from error
+        raise ConfigError(f"not TOML: {error}") from error
 
 
-def layers_of(texts: tuple[str, ...]) -> dict[str, str]:
-    """Layer -> wanted from NAME=WANTED. Raises ConfigError; the names are Sandbox's to check."""
-    parted = [text.partition("=") for text in texts]
-    for text, (_, sign, _) in zip(texts, parted, strict=True):
-        if not sign:
-            raise ConfigError(f"--layer is {text!r}; write NAME=require, NAME=prefer or NAME=off")
-    return {name: wanted for name, _, wanted in parted}
+def sandbox_of(config: str | None, profile: str | None, layers: dict[str, str]) -> Sandbox:
+    """The sandbox of the file's only pool, if it has one, and of the flags."""
+    sandbox = Sandbox()
+    if config is not None:
+        with _named(config):
+            pools = _pools(read(config))
+            if len(pools) == 1:
+                [(name, pool)] = pools.items()
+                sandbox = _made(Sandbox, f"{name}.sandbox", pool.get("sandbox", {}))
+    return _with_flags(sandbox, profile, layers)
 
 
-def sandbox_of(config: str | None, profile: str | None, layers: tuple[str, ...]) -> Sandbox:
-    """The sandbox of the flags and of the file's only pool, if it has one."""
-    pools = read(config).get("pools", {}) if config else {}
-    table = next(iter(pools.values())) if len(pools) == 1 else {}
-    return _sandbox(table, config or "", profile, layers)
-
-
-def open_pool(script: str | None, config: str | None, profile: str | None, layers: tuple[str, ...]) -> Pool:
+def open_pool(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> Pool:
     """A pool for the script. Raises ConfigError, ProtectionUnavailable, CallError."""
-    table: dict[str, Any] = {}
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"sandbox": Sandbox()}
     if script is None:
         if config is None:
-            raise click.UsageError("No worker script: give --worker FILE, or --config FILE with one pool.")
-        table, script = _only_pool(config)
-        options = {key: table[key] for key in PLAIN_KEYS if key in table}
-    sandbox = _sandbox(table, config or "", profile, layers)
-    limits = _made(Limits, table.get("limits", {}), f"limits in config {config!r}")
-    if not Path(script).is_file():
+            raise click.UsageError("no worker script; give --worker FILE, or --config FILE with one pool")
+        with _named(config):
+            options = _only_pool(config)
+            script = options.pop("script")
+    elif not Path(script).is_file():
         raise ConfigError(f"worker script {script!r} is not a file; give the path of a Python file")
-    return Pool(script, sandbox=sandbox, limits=limits, **{**options, "workers": 1})
+    options["sandbox"] = _with_flags(options["sandbox"], profile, layers)
+    return Pool(script, **{**options, "workers": 1})
 
 
-def _only_pool(config: str) -> tuple[dict[str, Any], str]:
-    pools = read(config).get("pools", {})
-    if not isinstance(pools, dict) or len(pools) != 1:
-        raise ConfigError(f"config {config!r} has {len(pools)} pools; choose the script by --worker FILE")
-    name, table = next(iter(pools.items()))
-    for key in table:
-        if key not in (*PLAIN_KEYS, "script", "sandbox", "limits", "restart"):
-            raise ConfigError(f"pools.{name}.{key} in config {config!r} is unknown; remove it")
-    if not isinstance(table.get("script"), str):
-        raise ConfigError(f"pools.{name}.script in config {config!r} is missing; write script = \"worker.py\"")
-    return table, str(Path(config).parent / table["script"])
+@contextmanager
+def _named(config: str) -> Iterator[None]:
+    """Each refusal begins with the file."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"config {config!r}: {error}") from error
 
 
-def _sandbox(table: dict[str, Any], config: str, profile: str | None, layers: tuple[str, ...]) -> Sandbox:
-    options = dict(table.get("sandbox", {}))
-    if profile is not None:
-        options["profile"] = profile
-    options["layers"] = {**options.get("layers", {}), **layers_of(layers)}
-    made: Sandbox = _made(Sandbox, options, f"sandbox in config {config!r}" if config else "the sandbox's options")
-    return made
+def _only_pool(config: str) -> dict[str, Any]:
+    """The options of the file's only pool, all of them checked."""
+    pools = _pools(read(config))
+    if len(pools) != 1:
+        raise ConfigError(f"it has {len(pools)} pools; choose the script by --worker FILE")
+    [(name, pool)] = pools.items()
+    script = pool.get("script")
+    if not isinstance(script, str):
+        wrong = "missing" if script is None else repr(script)
+        raise ConfigError(f"{name}.script is {wrong}; write script = \"worker.py\"")
+    options = {key: pool[key] for key in PLAIN_KEYS if key in pool}
+    options["script"] = str(Path(config).parent / script)
+    options["sandbox"] = _made(Sandbox, f"{name}.sandbox", pool.get("sandbox", {}))
+    options["limits"] = _made(Limits, f"{name}.limits", pool.get("limits", {}))
+    _called(pool_options.read, name, options)
+    return options
 
 
-def _made(kind: Callable[..., Any], options: dict[str, Any], where: str) -> Any:
+def _pools(tables: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Dotted name -> the pool's table."""
+    for key in tables:
+        if key not in TABLES:
+            raise ConfigError(f"table {key} is unknown; possible are {', '.join(TABLES)}")
+    pools = tables.get("pools", {})
+    if not isinstance(pools, dict):
+        raise ConfigError(f"pools is {pools!r}; write tables, [pools.NAME]")
+    return {f"pools.{name}": _table(f"pools.{name}", pool, POOL_KEYS) for name, pool in pools.items()}
+
+
+def _table(name: str, value: object, keys: Collection[str]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name} is {value!r}; write a table, [{name}]")
+    for key in value:
+        if key not in keys:
+            raise ConfigError(f"{name}.{key} is unknown; possible are {', '.join(keys)}")
+    return value
+
+
+def _made(kind: Callable[..., Any], name: str, table: object) -> Any:
+    """`kind` with the table's keys as its arguments."""
+    return _called(kind, name, _table(name, table, inspect.signature(kind).parameters))
+
+
+def _called(kind: Callable[..., Any], name: str, options: dict[str, Any]) -> Any:
     try:
         return kind(**options)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    except (TypeError, ValueError) as error:  # of a type that `kind` does not expect
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def _with_flags(sandbox: Sandbox, profile: str | None, layers: dict[str, str]) -> Sandbox:
+    return Sandbox(sandbox.profile if profile is None else profile, read=sandbox.read, scratch=sandbox.scratch,
+                   layers={**sandbox.layers, **layers})

@@ -312,6 +312,8 @@ class Core:
     def close(self, grace: float) -> None:
         """End every worker. In a forked child: nothing, as it is the parent's pool."""
         if self.owner == os.getpid():
+            if self.closed is None:
+                self.failed(Unavailable("the pool is closing"))  # no further call begins within the grace
             self.supervisor.close(grace)
 
     def forget(self) -> None:

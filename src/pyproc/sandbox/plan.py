@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,8 @@ def build(
     for path in sandbox.read:
         if not os.path.exists(path):
             raise ConfigError(f"sandbox.read names {path!r}, which does not exist; remove it or create it")
-    if uid == 0 and "mount_namespace" not in on:
-        refuse_closed(interpreter.readable, host_uid)
+    if uid == 0:
+        refuse_unreachable(decided, interpreter, host_uid)
     template, marks = derive.worker_template(rules)
     document = {
         "layers": sorted(on), "namespaces": [kind for kind in namespaces if kind != "user"],
@@ -142,10 +142,10 @@ def rlimits(limits: Limits, workers: int, *, address_space: bool, own_uid: bool)
     return {**{name: [value, value] for name, value in flat.items()}, "CPU": [seconds, seconds + 1]}
 
 
-def refuse_closed(paths: Iterable[str], uid: int) -> None:
+def refuse_unreachable(decided: Mapping[str, LayerState], interpreter: Interpreter, uid: int) -> None:
     """Without mounts workers reach their interpreter by the host's own path. Raises ProtectionUnavailable where `uid`, which
     owns nothing and is in no group, cannot pass a folder on the way."""
-    for path in paths:
+    for path in () if decided["mount_namespace"].state == "enforced" else interpreter.readable:
         way = [path, *(str(folder) for folder in Path(path).parents)]
         closed = [folder for folder in reversed(way) if os.path.isdir(folder) and not os.stat(folder).st_mode & stat.S_IXOTH]
         if closed:

@@ -21,6 +21,7 @@ from pyproc.supervisor.loop import Loop
 
 RETRY_SECONDS = 0.02
 RETRIES = 50  # one second in all, as in host.group
+LATE_SECONDS = 1.0  # between two tries after that: something in it lives on
 
 
 class Groups:
@@ -63,7 +64,7 @@ class Groups:
     def _try(self, group: Group, left: int) -> None:
         if group not in self._leaving:
             return
-        if left == 0 or group.remove(seconds=0.0):
+        if group.remove(seconds=0.0):
             self._leaving.discard(group)
         else:
-            self._loop.later(RETRY_SECONDS, lambda: self._try(group, left - 1))
+            self._loop.later(RETRY_SECONDS if left else LATE_SECONDS, lambda: self._try(group, max(0, left - 1)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -13,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pyproc.cli import main, output
+from pyproc.cli import output, program
 from pyproc.errors import ConfigError
 
 SCRIPT = """
@@ -46,8 +49,17 @@ def day(req):
     return datetime.date(2026, 1, 2)
 
 @expose
+def die(req):
+    import os
+    os._exit(3)
+
+@expose
 def raw(req):
     return {"a": [b"bytes"]}
+
+@expose
+def turned():
+    return {"\u202e": "a\u202eb\x7f\U000e0001 \xe9"}
 """
 PYPROC = [sys.executable, "-m", "pyproc"]
 
@@ -66,7 +78,7 @@ def script(tmp_path: Path) -> str:
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Any:
     def run(*argv: str) -> tuple[int, str, str]:
-        code = main.run(argv)
+        code = program.run(argv)
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return code, out, err
@@ -110,11 +122,32 @@ def test_control_characters_are_escaped(cli: Any, script: str) -> None:
     assert "today" in err
 
 
+def test_result_on_a_terminal_has_its_control_characters_escaped_as_json_does(
+        cli: Any, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = cli("call", "--worker", script, "turned")[1]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown = cli("call", "--worker", script, "turned")[1]
+    assert bare == '{"\u202e":"a\u202eb\x7f\U000e0001 é"}\n'
+    assert shown == r'{"\u202e":"a\u202eb\u007f\udb40\udc01 é"}' + "\n"
+    assert json.loads(shown) == json.loads(bare)
+
+
+@pytest.mark.parametrize(("method", "hint"), [
+    ("boom", True),  # its traceback is in the log
+    ("refuse", False),  # the error's text is all there is
+    ("die", False),
+])
+def test_hint_to_the_log_is_true(cli: Any, script: str, method: str, hint: bool) -> None:
+    _, _, err = cli("call", "--worker", script, method)
+    assert ("--log shows the cause" in err) is hint
+    assert "error id" in err
+
+
 def test_log_shows_the_cause(script: str) -> None:
     run = subprocess.run([*PYPROC, "call", "--worker", script, "boom", "--log"], capture_output=True, text=True,
                          timeout=30, env=environment(), check=False)
     assert run.returncode == 1
-    assert "secret text" in run.stderr
+    assert "secret text" in run.stderr and "--log" not in run.stderr
 
 
 @pytest.mark.parametrize(("argv", "code"), [
@@ -123,8 +156,9 @@ def test_log_shows_the_cause(script: str) -> None:
     (("call", "m"), 2),
     (("call", "m", "--worker", "/nonexistent.py"), 78),
     (("functions", "--config", "/nonexistent.toml"), 78),
-    (("doctor", "--layer", "seccomp"), 78),
-    (("doctor", "--layer", "roof=off"), 78),
+    (("doctor", "--layer", "seccomp"), 2),
+    (("doctor", "--layer", "roof=off"), 2),
+    (("call", "m", "--worker", "w.py", "--layer", "seccomp=maybe"), 2),
     (("bench", "--rounds", "0"), 2),
 ])
 def test_wrong_use(cli: Any, argv: tuple[str, ...], code: int) -> None:
@@ -136,7 +170,25 @@ def test_wrong_use(cli: Any, argv: tuple[str, ...], code: int) -> None:
 
 
 def test_timeout_that_is_none(cli: Any, script: str) -> None:
-    assert cli("call", "--worker", script, "echo", "--timeout", "soon")[0] == 2
+    assert cli("call", "--worker", script, "echo", "--timeout", "nan") == (
+        2, "", 'pyproc: usage: --timeout is nan; write a number or a text such as "30 s". '
+               "`pyproc call --help` shows what is possible\n")
+
+
+@pytest.mark.parametrize(("argv", "where"), [
+    (("call", "--worker"), "pyproc call --help"),
+    (("call", "m", "--workr", "w.py"), "pyproc call --help"),
+    (("doctor", "--layer", "seccomp"), "pyproc doctor --help"),
+    (("nonsense",), "pyproc --help"),
+])
+def test_wrong_use_names_the_help_that_fits(cli: Any, argv: tuple[str, ...], where: str) -> None:
+    assert f"`{where}` shows" in cli(*argv)[2]
+
+
+def test_wrong_body_is_quoted_up_to_40_characters(cli: Any, script: str) -> None:
+    assert "body '{bad' is not JSON: JSON is malformed: object keys" in cli("call", "--worker", script, "echo", "{bad")[2]
+    assert f"body '{'é' * 40}' is" in cli("call", "--worker", script, "echo", "é" * 40)[2]
+    assert f"body '{'é' * 40}'… is" in cli("call", "--worker", script, "echo", "é" * 41)[2]
 
 
 def test_config_that_is_no_toml(cli: Any, tmp_path: Path) -> None:
@@ -153,18 +205,47 @@ def test_init_works_and_never_overwrites(cli: Any, tmp_path: Path) -> None:
     assert set(before) == {"worker.py", "pyproc.toml", "README.md"}
     code, _, err = cli("init", str(folder))
     assert code == 78
-    assert "not overwritten" in err
+    assert "has worker.py, pyproc.toml, README.md already, not overwritten" in err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     config = str(folder / "pyproc.toml")
     assert cli("call", "--config", config, "predict", '{"value": 2}')[1] == '{"result":4}\n'
     assert "width: number, height: number" in cli("functions", "--config", config)[1]
 
 
-def test_unknown_key_of_a_pool_is_named(cli: Any, tmp_path: Path) -> None:
-    (tmp_path / "p.toml").write_text('[pools.a]\nscript = "w.py"\nworkerz = 1\n')
-    code, _, err = cli("functions", "--config", str(tmp_path / "p.toml"))
-    assert code == 78
-    assert "pools.a.workerz" in err
+def test_init_that_fails_leaves_nothing_in_the_way(cli: Any, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len("half of worker.py"), before[1]))
+    try:
+        code, _, err = cli("init", str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (code, list(tmp_path.iterdir())) == (78, [])
+    assert "cannot be made: File too large" in err
+    assert cli("init", str(tmp_path))[0] == 0
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("pools = 3", "pools is 3; write tables, [pools.NAME]"),
+    ("pools.a = 3", "pools.a is 3; write a table, [pools.a]"),
+    ("[pool.a]", "table pool is unknown; possible are service, pools,"),
+    ("[audit]", "it has 0 pools; choose the script by --worker FILE"),
+    ("[pools.a]", 'pools.a.script is missing; write script = "worker.py"'),
+    ("pools.a = { script = 3 }", 'pools.a.script is 3; write script = "worker.py"'),
+    ('pools.a = { script = "worker.py", workerz = 1 }', "pools.a.workerz is unknown; possible are script, workers,"),
+    ('pools.a = { script = "worker.py", workers = "x" }', "workers is 'x', possible are 1 to"),
+    ('pools.a = { script = "worker.py", env = 3 }', "env"),
+    ('pools.a = { script = "worker.py", limits = { memry = 1 } }', "pools.a.limits.memry is unknown; possible are memory,"),
+    ('pools.a = { script = "worker.py", limits = { cpus = "x" } }', "limits"),
+    ('pools.a = { script = "worker.py", limits = 3 }', "pools.a.limits is 3; write a table, [pools.a.limits]"),
+    ('pools.a = { script = "worker.py", sandbox = { layers = 3 } }', "sandbox"),
+    ('pools.a = { script = "worker.py", sandbox = { layer = {} } }', "pools.a.sandbox.layer is unknown; possible are profile,"),
+])
+def test_mistake_in_the_configuration_is_named_with_the_file(cli: Any, script: str, text: str, told: str) -> None:
+    config = Path(script).with_name("p.toml")
+    config.write_text(text)
+    code, _, err = cli("call", "echo", "--config", str(config))
+    assert (code, err[:len(f"pyproc: config: config '{config}': ")]) == (78, f"pyproc: config: config '{config}': ")
+    assert told in err
 
 
 def test_doctor_names_each_layer(cli: Any) -> None:
@@ -196,13 +277,80 @@ def test_unexpected_fault_is_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch)
     assert output.exit_code(ConfigError("x")) == 78
 
 
-def test_closed_pipe_is_quiet() -> None:
+@pytest.mark.parametrize("argv", ["doctor", "--help"])
+def test_closed_pipe_is_quiet(argv: str) -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as gone:
-        run = subprocess.run([*PYPROC, "doctor"], stdout=gone, stderr=subprocess.PIPE, timeout=30, env=environment(),
+        run = subprocess.run([*PYPROC, argv], stdout=gone, stderr=subprocess.PIPE, timeout=30, env=environment(),
                              check=False)
     assert (run.returncode, run.stderr) == (141, b"")
+
+
+def redirected(redirection: str, *argv: str) -> tuple[int, str, str]:
+    run = subprocess.run(["sh", "-c", f'exec "$@" {redirection}', "sh", *PYPROC, *argv], capture_output=True, text=True,
+                         timeout=30, env=environment(), check=False)
+    return run.returncode, run.stdout, run.stderr
+
+
+@pytest.mark.parametrize(("redirection", "why"), [(">&-", "it is closed"), (">/dev/full", "No space left on device")])
+@pytest.mark.parametrize("argv", [("--version",), ("--help",), ("call", "-h"), ("doctor",), ("attack", "--list", "--json"),
+                                  ("functions", "--worker", "SCRIPT"), ("call", "--worker", "SCRIPT", "echo", "5")])
+def test_result_that_cannot_be_written_is_an_error(script: str, argv: tuple[str, ...], redirection: str, why: str) -> None:
+    argv = tuple(script if word == "SCRIPT" else word for word in argv)
+    assert redirected(redirection, *argv) == (74, "", f"pyproc: io: standard output cannot be written: {why}\n")
+
+
+@pytest.mark.parametrize(("redirection", "why"), [("<&-", "it is closed"), ("0>/dev/null", "Bad file descriptor")])
+def test_body_that_cannot_be_read_is_an_error(script: str, redirection: str, why: str) -> None:
+    told = f"standard input cannot be read: {why}"
+    assert redirected(redirection, "call", "--worker", script, "echo", "-") == (74, "", f"pyproc: io: {told}\n")
+    code, out, err = redirected(redirection, "call", "--worker", script, "echo", "-", "--json")
+    assert (code, json.loads(out), err) == (74, {"ok": False, "error": {"code": "io", "message": told}}, "")
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "--json >&-", "--json >/dev/full"])
+def test_error_that_cannot_be_told_keeps_its_exit_code(script: str, redirection: str) -> None:
+    code, out, err = redirected(redirection, "call", "--worker", script, "nope")
+    assert (code, out) == (66, "")
+    assert err.startswith("pyproc: not_found: ") or "2>" in redirection
+
+
+def test_log_that_cannot_be_written_keeps_the_exit_code(script: str) -> None:
+    assert redirected("2>/dev/full", "call", "--worker", script, "boom", "--log") == (1, "", "")
+
+
+def test_closed_streams_are_no_worker_s_channel(script: str) -> None:
+    assert redirected("<&- 2>&-", "call", "--worker", script, "echo", "5") == (0, "5\n", "")
+
+
+@pytest.mark.parametrize("enter", ["from pyproc.cli.main import main; main()",
+                                   "import runpy; runpy.run_module('pyproc', run_name='__main__')"])
+def test_interrupt_while_the_program_loads_is_quiet(enter: str) -> None:
+    code = f"""
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+{enter}
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, env=environment(), check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (130, b"", b"")
+
+
+def test_interrupt_that_cannot_be_told_keeps_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyproc.cli.target.sandbox_of", interrupted)
+    monkeypatch.setattr(sys, "stderr", Full())
+    assert program.run(["doctor"]) == 130
 
 
 def test_interrupt_ends_with_130(script: str, tmp_path: Path) -> None:
@@ -256,4 +404,4 @@ def test_attack_says_what_a_profile_grants(cli: Any) -> None:
 
 def test_attack_names_a_wrong_attack_and_the_classes(cli: Any) -> None:
     code, _, err = cli("attack", "--attack", "nonsense")
-    assert code == 78 and "'nonsense'" in err and "inheritance" in err
+    assert code == 2 and "'nonsense'" in err and "inheritance" in err

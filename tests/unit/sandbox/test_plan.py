@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from pyproc.config.options import Limits
+from pyproc.config.options import Limits, Sandbox
 from pyproc.errors import ProtectionUnavailable
-from pyproc.sandbox import plan
+from pyproc.sandbox import interpreter, plan, probe
 
 
 def test_processes_are_bounded_only_where_nothing_else_runs_under_the_uid() -> None:
@@ -34,7 +35,12 @@ def test_an_interpreter_in_a_closed_folder_is_refused_with_that_folder(tmp_path:
         folder.chmod(0o755)
     above = [str(folder) for folder in tmp_path.parents if folder.stat().st_mode & 0o001 == 0]
     closed.chmod(0o700)
+    here = interpreter.describe(None)
+    off, on = (plan.layers(Sandbox(layers={"mount_namespace": wanted, "landlock": "prefer"}), dict.fromkeys(probe.NEEDS, ""))
+               for wanted in ("off", "prefer"))
+    inside = msgspec.structs.replace(here, readable=(str(library),))
     with pytest.raises(ProtectionUnavailable, match=f"{above[-1] if above else closed} is closed") as caught:
-        plan.refuse_closed([str(library)], 61184)
+        plan.refuse_unreachable(off, inside, 61184)
     assert caught.value.layer == "mount_namespace" and "61184" in str(caught.value)
-    plan.refuse_closed(["/usr/lib"], 61184)
+    plan.refuse_unreachable(off, msgspec.structs.replace(here, readable=("/usr/lib",)), 61184)
+    plan.refuse_unreachable(on, inside, 61184)

@@ -22,7 +22,6 @@ from pyproc.attack import corpus, run
 from pyproc.attack.report import VERDICTS, Report
 from pyproc.attack.targets import Targets
 from pyproc.cli import output, target
-from pyproc.errors import ConfigError
 
 FOUND_SOMETHING = 1  # exit code, as in contract section 4
 
@@ -33,7 +32,7 @@ FOUND_SOMETHING = 1  # exit code, as in contract section 4
 @click.option("--no-controls", is_flag=True, help="Do not prove that each attack works without a sandbox.")
 @target.confined
 @target.shared
-def command(chosen: tuple[str, ...], profile: str | None, layers: tuple[str, ...], config: str | None, *, only_list: bool,
+def command(chosen: tuple[str, ...], profile: str | None, layers: dict[str, str], config: str | None, *, only_list: bool,
             no_controls: bool, as_json: bool) -> int:
     """Run the escape corpus in this configuration's sandbox: each attack in a call and at import, with a control."""
     attacks = _chosen(chosen)
@@ -73,7 +72,7 @@ def _chosen(wanted: tuple[str, ...]) -> list[corpus.Attack]:
     for name in wanted:
         if name not in known:
             kinds = ", ".join(sorted({attack.kind for attack in attacks}))
-            raise ConfigError(f"--attack is {name!r}, which is no attack; classes are {kinds}, and --list shows all")
+            raise click.UsageError(f"--attack is {name!r}, which is no attack; classes are {kinds}, and --list shows all")
     return [attack for attack in attacks if not wanted or attack.id in wanted or attack.kind in wanted]
 
 

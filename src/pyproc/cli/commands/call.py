@@ -13,6 +13,8 @@ from pyproc_wire.codec import JSON
 from pyproc_wire.errors import RemoteProtocolError
 from pyproc_wire.limits import REQUEST_BYTES
 
+SHOWN_CHARS = 40  # of a wrong body
+
 
 @click.command(short_help="Call one function of a worker script.")
 @click.argument("method")
@@ -21,7 +23,7 @@ from pyproc_wire.limits import REQUEST_BYTES
 @target.worker
 @target.shared
 def command(method: str, body: str | None, timeout: str | None, script: str | None, profile: str | None,
-            layers: tuple[str, ...], config: str | None, *, as_json: bool) -> None:
+            layers: dict[str, str], config: str | None, *, as_json: bool) -> None:
     """Call METHOD with BODY, which is JSON, or `-` for standard input; without it the body is null."""
     seconds = _seconds(timeout)
     value = _body(body)
@@ -43,14 +45,14 @@ def _seconds(timeout: str | None) -> float | None:
     try:
         return parse_time("--timeout", value)
     except ConfigError as error:
-        raise click.BadParameter(str(error), param_hint="--timeout") from error
+        raise click.UsageError(str(error)) from error
 
 
 def _body(text: str | None) -> Any:
     if text is None:
         return None
     if text == "-":
-        raw = sys.stdin.buffer.read(REQUEST_BYTES + 1)
+        raw = _standard_input(REQUEST_BYTES + 1)
         if len(raw) > REQUEST_BYTES:
             raise InvalidArgument(f"the body is longer than {REQUEST_BYTES} bytes; send less")
     else:
@@ -58,6 +60,20 @@ def _body(text: str | None) -> Any:
     try:
         return JSON.decode_value(raw)
     except RemoteProtocolError as error:
-        shown = raw[:40].decode("utf-8", "replace")
-        raise InvalidArgument(f"body {shown!r} is not JSON: {error}; quote it for the shell, such as '{{\"value\": 1}}'",
+        why = error.__cause__ or error  # the decoder's own words, where it is to blame
+        raise InvalidArgument(f"body {_start(raw)} is not JSON: {why}; quote it for the shell, such as '{{\"value\": 1}}'",
                               path="$") from error
+
+
+def _standard_input(size: int) -> bytes:
+    if sys.stdin is None:
+        raise output.StreamFailed("standard input cannot be read: it is closed")
+    try:
+        return sys.stdin.buffer.read(size)
+    except OSError as error:
+        raise output.StreamFailed(f"standard input cannot be read: {error.strerror}") from error
+
+
+def _start(raw: bytes) -> str:
+    text = raw[:4 * SHOWN_CHARS + 4].decode("utf-8", "replace")  # a character has at most 4 bytes
+    return repr(text[:SHOWN_CHARS]) + ("…" if len(text) > SHOWN_CHARS else "")

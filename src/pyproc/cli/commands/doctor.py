@@ -6,6 +6,7 @@ missing.
 
 from __future__ import annotations
 
+import os
 import platform
 from typing import Any
 
@@ -16,12 +17,12 @@ from pyproc.errors import ProtectionUnavailable
 
 
 @click.command(short_help="Show what this machine can enforce.")
-@click.option("--layer", "layers", multiple=True, metavar="NAME=require|prefer|off", help="As for `pyproc call`.")
+@target.layers
 @target.shared
-def command(layers: tuple[str, ...], config: str | None, *, as_json: bool) -> int:
+def command(layers: dict[str, str], config: str | None, *, as_json: bool) -> int:
     """Show each layer of the sandbox: enforced, missing or off, what it needs of the kernel, and the remedy."""
     from pyproc.host import cgroup
-    from pyproc.sandbox import plan, probe
+    from pyproc.sandbox import interpreter, plan, probe
 
     sandbox = target.sandbox_of(config, None, layers)
     granted, abi = probe.granted()
@@ -29,7 +30,9 @@ def command(layers: tuple[str, ...], config: str | None, *, as_json: bool) -> in
     granted = {**granted, "cgroup": why_not}
     refusal = ""
     try:
-        plan.layers(sandbox, granted)
+        decided = plan.layers(sandbox, granted)
+        if os.geteuid() == 0:
+            plan.refuse_unreachable(decided, interpreter.describe(None), plan.FIRST_WORKER_UID)
     except ProtectionUnavailable as error:
         refusal = str(error)
     found: dict[str, dict[str, Any]] = {}

@@ -12,7 +12,7 @@ from pyproc.cli import output, target
 @click.command(short_help="List what a worker script exposes.")
 @target.worker
 @target.shared
-def command(script: str | None, profile: str | None, layers: tuple[str, ...], config: str | None, *,
+def command(script: str | None, profile: str | None, layers: dict[str, str], config: str | None, *,
             as_json: bool) -> None:
     """List the functions that a worker script exposes, with the JSON Schemas of their input and output."""
     with target.open_pool(script, config, profile, layers) as pool:

@@ -65,12 +65,10 @@ def command(folder: str, config: str | None, *, as_json: bool) -> None:
     base = Path(folder)
     there = [name for name in FILES if (base / name).exists() or (base / name).is_symlink()]
     if there:
-        raise ConfigError(f"{', '.join(there)} in {folder!r} exist already and are not overwritten; use another folder")
+        raise ConfigError(f"folder {folder!r} has {', '.join(there)} already, not overwritten; use another folder")
     try:
         base.mkdir(parents=True, exist_ok=True)
-        for name, text in FILES.items():
-            with (base / name).open("x", encoding="utf-8") as file:
-                file.write(text)
+        _write(base)
     except OSError as error:
         raise ConfigError(f"project {folder!r} cannot be made: {error.strerror}; choose a folder you can write") from error
     if as_json:
@@ -78,3 +76,17 @@ def command(folder: str, config: str | None, *, as_json: bool) -> None:
         return
     output.write(output.show(f"made {', '.join(FILES)} in {base}\n"
                              f"next: pyproc call --worker {base / 'worker.py'} predict '{{\"value\": 42}}'"))
+
+
+def _write(base: Path) -> None:
+    """All files or none: half a project would be in the way of the next try."""
+    begun: list[Path] = []
+    try:
+        for name, text in FILES.items():
+            with (base / name).open("x", encoding="utf-8") as file:
+                begun.append(base / name)
+                file.write(text)
+    except BaseException:
+        for path in begun:
+            path.unlink()
+        raise

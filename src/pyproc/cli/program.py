@@ -1,0 +1,114 @@
+"""The program behind the entrance: finds the verb, runs it, and turns whatever happens into one message and one exit code.
+
+A verb's module is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from pyproc.cli import output
+from pyproc.cli.main import VERBS, load
+from pyproc.errors import PyprocError
+
+
+class Verbs(click.Group):
+    """The verbs by their modules in `pyproc.cli.commands`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb, imported now."""
+        if cmd_name not in VERBS:
+            return None
+        command = load(cmd_name)
+        assert isinstance(command, click.Command)  # noqa: S101 - the closed list above
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As it was, but click writes nothing of its own at an interrupt: where that fails, the exit code is lost."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.exceptions.Abort from error
+
+
+class Causes(logging.Handler):
+    """In the place of the log, without --log: remembers of which errors it would have told the cause."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error_ids: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the error's id and nothing else."""
+        self.error_ids.update(re.findall(r"^\w+ error_id=(\w+)", record.getMessage()))
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value:
+        from pyproc import __version__
+
+        output.write(f"pyproc {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=Verbs)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+              help="Show the version and exit.")
+@output.help_option
+def pyproc() -> None:
+    """Calls Python functions in sandboxed worker processes."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the program with `argv`; its exit code."""
+    before = argv[:argv.index("--")] if "--" in argv else argv
+    log, causes = logging.getLogger("pyproc"), Causes()
+    # Without a handler Python prints the log, tracebacks of functions too; --log asks for that.
+    sink = logging.StreamHandler() if "--log" in before else causes
+    log.addHandler(sink)
+    try:
+        return _run(list(argv), causes, as_json="--json" in before)
+    finally:
+        log.removeHandler(sink)
+
+
+def _run(argv: list[str], causes: Causes, *, as_json: bool) -> int:
+    try:
+        code = pyproc.main(list(argv), "pyproc", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        output.tell(error.format_message())
+        return output.USAGE
+    except click.ClickException as error:
+        output.fail({"code": "usage", "message": _with_help(error.format_message(), argv)}, as_json=as_json)
+        return output.USAGE
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        output.fail({"code": "cancelled", "message": "interrupted"}, as_json=as_json)
+        return output.INTERRUPTED
+    except PyprocError as error:
+        told = output.fields(error)
+        output.fail(told, as_json=as_json, hint=", --log shows the cause" if told.get("error_id") in causes.error_ids else "")
+        return output.exit_code(error)
+    except output.PipeClosed:
+        return output.PIPE_CLOSED
+    except output.StreamFailed as error:
+        output.fail({"code": "io", "message": str(error)}, as_json=as_json)
+        return output.IO_FAILED
+    except Exception as error:  # noqa: BLE001 - the last door: a traceback never reaches the user
+        output.fail(output.fields(error), as_json=as_json)
+        return output.INTERNAL
+
+
+def _with_help(message: str, argv: list[str]) -> str:
+    """`message` as a sentence, and the help that fits; the verb is the first argument, as no option stands before it."""
+    verb = f" {argv[0]}" if argv[0] in VERBS else ""
+    return f"{message}{'' if message.endswith(('.', '?', ')')) else '.'} `pyproc{verb} --help` shows what is possible"
