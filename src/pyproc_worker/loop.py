@@ -88,7 +88,7 @@ def prepare(
         try:
             channel.greet(ready)
             server.run()
-        except (BrokenPipeError, ConnectionResetError):
+        except BrokenPipeError:
             pass  # the supervisor is gone, as at end-of-file
         finally:
             server.close()

@@ -315,3 +315,14 @@ def test_a_byte_order_mark_is_no_syntax_error(tmp_path: Path) -> None:
     script.write_bytes(b"# -*- coding: latin-1 -*-\nx = '\xe9'\n")
     with pytest.raises(ConfigError, match=r"not UTF-8.*save it as UTF-8"):
         Pool(script)
+
+
+def test_the_end_of_a_zygote_is_one_death_however_many_workers_it_takes_along() -> None:
+    with Pool(SCRIPT, workers=8) as pool:
+        while len([worker for worker in pool.status()["workers"] if worker["state"] == "idle"]) < 8:
+            pass
+        [zygote] = pool.status()["zygotes"]
+        os.kill(zygote, signal.SIGKILL)
+        while pool.status()["zygotes"] in ([], [zygote]):
+            pass
+        assert pool.call("echo", 1) == 1  # not `Unavailable` for the period

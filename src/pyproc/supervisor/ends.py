@@ -80,7 +80,8 @@ class Ends:
         if death.reason not in PLANNED:
             log.warning("worker_died pool=%s worker=%s reason=%s evidence=%s", self._spec.name, worker.name, death.reason,
                         death.evidence)
-        self.account(death.reason)
+        if self._spec.solo or not worker.tree.gone:
+            self.account(death.reason)  # else the zygote's end is one, whatever it takes with it
 
     def refused(self, worker: Worker | None) -> None:
         """A start came to nothing: the worker is not what it must be, or (None) could not be asked for."""

@@ -86,6 +86,11 @@ class Tree:
             loop.watch(keeper.lifeline.fileno(), self._map)
 
     @property
+    def gone(self) -> bool:
+        """The zygote has ended, and takes its workers with it."""
+        return self.closed or (self.pidfd >= 0 and pidfd.wait(self.pidfd, 0))
+
+    @property
     def ready(self) -> bool:
         """The script is imported and the zygote attested."""
         return self.zygote is not None
