@@ -67,15 +67,22 @@ def serve(socket_path: str | None = None, codec_type: str = "auto") -> None:
     level = os.environ.get("PYPROC_LOG_LEVEL", "warning").lower()
     if level not in LEVELS:
         raise ValueError(f"log level is {level!r}, possible are {', '.join(LEVELS)}")
+    import signal
+
     from pyproc_worker import registry, server
 
     registry.current.freeze()
-    listener = listen(path)
-    identity = _identity(path)
+    # whoever sees the socket may stop us, and finds the handlers: until they are there the signals wait
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        listener = listen(path)
+        identity = _identity(path)
+        serving = server.Server(listener, registry.current, codec, server.Log(level))
+        restore = _stop_on_signals(serving)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         with listener:
-            serving = server.Server(listener, registry.current, codec, server.Log(level))
-            restore = _stop_on_signals(serving)
             try:
                 serving.run()
             finally:

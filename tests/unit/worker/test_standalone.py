@@ -223,6 +223,18 @@ def test_stale_socket_is_replaced(tmp_path: Path) -> None:
     assert stop(again)[0] == 0
 
 
+def test_a_worker_that_is_stopped_as_soon_as_its_socket_is_seen_stops_in_order(tmp_path: Path) -> None:
+    script, path = tmp_path / "worker.py", tmp_path / "w.sock"
+    script.write_text(SCRIPT)
+    env = {**os.environ, "PYPROC_SOCKET_PATH": str(path), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    for _ in range(3):
+        child = subprocess.Popen([sys.executable, str(script)], env=env, stderr=subprocess.PIPE)
+        while not path.exists() and child.poll() is None:
+            pass
+        assert stop(child)[0] == 0
+        assert not path.exists()
+
+
 def test_foreign_things_are_left_alone(tmp_path: Path) -> None:
     from pyproc_worker import standalone
 
