@@ -24,7 +24,7 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from pyproc_wire.limits import RECV_BYTES
 
@@ -125,11 +125,9 @@ class Channel:
         if self.answers < 0:
             return False
         with contextlib.suppress(OSError):  # no descriptor is left: it is tried again
-            with _own_end(self._inner[-1], os.O_RDONLY) as requests:
-                os.read(requests, RECV_BYTES)
+            _anew(self._inner[-1], os.O_RDONLY)
             if not self.hung_up:
-                with _own_end(self.answers, os.O_WRONLY) as answers:
-                    os.write(answers, NO_ANSWER)
+                _anew(self.answers, os.O_WRONLY)
         return True
 
     def close(self) -> None:
@@ -146,15 +144,17 @@ class Channel:
             self.close()
 
 
-@contextlib.contextmanager
-def _own_end(fd: int, mode: int) -> Iterator[int]:
-    """The pipe of `fd`, opened anew: the flags of `fd` itself, O_NONBLOCK too, are shared with the inside, which may change
-    them. That there is nothing to read, or no room, is no error."""
+def _anew(fd: int, mode: int) -> None:
+    """Make room in the pipe of `fd`, or put NO_ANSWER into it, through an open file of its own: the flags of `fd` itself, O_NONBLOCK
+    too, are shared with the inside, which may change them."""
     own = os.open(f"/proc/self/fd/{fd}", mode | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        yield own
+        if mode == os.O_RDONLY:
+            os.read(own, RECV_BYTES)
+        else:
+            os.write(own, NO_ANSWER)
     except BlockingIOError:
-        pass
+        pass  # nothing to read, or no room: then there is something to read
     finally:
         os.close(own)
 
