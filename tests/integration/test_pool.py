@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime
 import glob
 import logging
@@ -15,8 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -37,12 +34,9 @@ from pyproc import (
     PyprocError,
     ResourceExhausted,
     Sandbox,
-    Unavailable,
     WorkerLost,
 )
 from pyproc.host import cgroup
-from pyproc.supervisor.death import Death
-from pyproc.supervisor.state import Worker
 from pyproc_wire.codec import MESSAGEPACK
 
 pytestmark = pytest.mark.unprivileged
@@ -62,12 +56,6 @@ def groups_of(pid: int) -> list[pathlib.Path]:
 @pytest.fixture
 def script() -> pathlib.Path:
     return pathlib.Path(__file__).with_name("subject.py")
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    with Pool(pathlib.Path(__file__).with_name("subject.py"), workers=2, limits=Limits(memory="512 MiB")) as made:
-        yield made
 
 
 @pytest.mark.parametrize("value", [
@@ -484,228 +472,3 @@ def test_cpus_is_set_in_the_workers_group(script: pathlib.Path) -> None:
         periods = [q.replace("quota", "period") for q in quotas]
         pairs = zip(quotas, periods, strict=True)
         assert [int(pathlib.Path(q).read_text()) / int(pathlib.Path(p).read_text()) for q, p in pairs] == [0.5]
-
-
-def test_modules_beside_the_script_are_importable_where_its_folder_is_listed(tmp_path: pathlib.Path) -> None:
-    folder = tmp_path / "project" / "workers"
-    folder.mkdir(parents=True)
-    (folder / "beside.py").write_text("ANSWER = 42\n")
-    script = folder / "worker.py"
-    script.write_text("import beside\nfrom pyproc_worker import expose\n\n\n@expose\ndef answer() -> int:\n    return beside.ANSWER\n")
-    for listed in (folder, folder.parent):
-        with Pool(script, sandbox=Sandbox(read=[listed])) as pool:
-            assert pool.call("answer") == 42
-    for others in ([], [folder / "beside.py"]):
-        with pytest.raises(ConfigError, match="No module named 'beside'"):
-            Pool(script, sandbox=Sandbox(read=others))
-
-
-def test_closing_a_stream_whose_end_has_come_costs_no_worker(pool: Pool) -> None:
-    deaths = pool.status()["deaths"]
-    for _ in range(60):
-        stream = pool.stream("numbers", 1)
-        assert next(stream) == 0
-        stream.close()
-    assert pool.call("echo", 1) == 1
-    assert pool.status()["deaths"] == deaths
-
-
-def test_a_call_that_is_cancelled_while_its_death_is_looked_into_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def lose() -> dict[str, int]:
-        async with AsyncPool(pathlib.Path(__file__).with_name("subject.py")) as pool:
-            supervisor, looking, go_on = pool._core.supervisor, threading.Event(), threading.Event()
-            autopsy = supervisor.autopsy
-
-            def slow(worker: Worker) -> Death:
-                looking.set()
-                go_on.wait(10)
-                return autopsy(worker)
-
-            monkeypatch.setattr(supervisor, "autopsy", slow)
-            call = asyncio.ensure_future(pool.call("die_by", int(signal.SIGKILL)))
-            await asyncio.to_thread(looking.wait, 10)
-            call.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await call
-            go_on.set()
-            while pool.status()["ledger"]["in_flight"] > 0:
-                await asyncio.sleep(0)
-            return pool.status()["ledger"]
-
-    ledger = asyncio.run(lose())
-    assert (ledger["accepted"], ledger["lost"], ledger["cancelled"], ledger["in_flight"]) == (1, 1, 0, 0)
-
-
-def test_closing_an_asyncio_pool_in_a_forked_child_touches_nothing() -> None:
-    async def share() -> None:
-        async with AsyncPool(pathlib.Path(__file__).with_name("subject.py")) as pool:
-            child = os.fork()
-            if child == 0:
-                try:
-                    pool._core.close(0.0)
-                    os._exit(0)
-                finally:
-                    os._exit(1)
-            assert os.waitpid(child, 0)[1] == 0
-            assert await pool.call("echo", 1) == 1
-
-    asyncio.run(share())
-
-
-WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"nope": 1}, "'nope'.*options are workers, isolation"),
-    ({"sandbox": "strict"}, "sandbox is 'strict'.*Sandbox"),
-    ({"limits": Limits}, "limits is <class.*Limits"),
-    ({"limits": {}}, "limits is {}"),
-    ({"zygote": "no"}, "zygote is 'no'"),
-    ({"preload": "json"}, "preload is 'json'.*list"),
-    ({"env": ["A"]}, r"env is \['A'\].*map"),
-    ({"script": b"worker.py"}, "script is b'worker.py'"),
-    ({"script": 1}, "script is 1"),
-    ({"script": "a\0b"}, "null byte"),
-]
-
-
-@pytest.mark.parametrize(("options", "says"), WRONG, ids=str)
-def test_a_wrong_option_is_named(options: dict[str, Any], says: str) -> None:
-    script = options.pop("script", pathlib.Path(__file__).with_name("subject.py"))
-    with pytest.raises(ConfigError, match=says):
-        Pool(script, **options)
-
-
-@pytest.mark.parametrize(("make", "says"), [
-    (lambda: Sandbox(profile=1), "profile is 1"),  # type: ignore[arg-type]
-    (lambda: Sandbox(layers="seccomp=off"), "layers is 'seccomp=off'"),  # type: ignore[arg-type]
-    (lambda: Sandbox(read=None), "read is None"),  # type: ignore[arg-type]
-    (lambda: Sandbox(read=[1]), "read names 1"),  # type: ignore[list-item]
-    (lambda: Sandbox(read=[""]), "read names ''"),
-    (lambda: Sandbox(read=["/"]), "read names '/'"),
-    (lambda: Limits(cpus="x"), "cpus is 'x'"),  # type: ignore[arg-type]
-    (lambda: Limits(cpus=float("inf")), "cpus is inf.*1024"),
-])  # fmt: skip
-def test_a_wrong_value_is_named(make: Callable[[], object], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        make()
-
-
-def test_a_pool_that_nobody_holds_says_so_and_ends() -> None:
-    pool = Pool(pathlib.Path(__file__).with_name("subject.py"))
-    supervisor = pool._core.supervisor
-    with pytest.warns(ResourceWarning, match="unclosed pool 'pool'"):
-        del pool
-    assert supervisor._ended.wait(10)
-
-
-def test_a_closed_pool_refuses_every_call_alike() -> None:
-    pool = Pool(pathlib.Path(__file__).with_name("subject.py"))
-    pool.submit("echo", 1).result(10)
-    pool.close()
-    for use in (lambda: pool.call("echo", 1), lambda: pool.submit("echo", 1), lambda: list(pool.stream("echo", 1)),
-                lambda: list(pool.map("echo", [1]))):
-        with pytest.raises(Unavailable, match="closed"):
-            use()
-
-
-def test_isolation_call_holds_after_a_stream_that_was_closed() -> None:
-    with Pool(pathlib.Path(__file__).with_name("subject.py"), isolation="call") as pool:
-        for _ in range(4):
-            stream = pool.stream("numbers", 100_000)
-            assert next(stream) == 0
-            stream.close()
-            assert pool.call("health")["requests_handled"] == 1, "the process had served the stream"
-
-
-@dataclasses.dataclass
-class Unreadable:
-    field: int = 0
-
-
-@pytest.mark.parametrize("error", [KeyError("no"), KeyboardInterrupt(), MemoryError()], ids=repr)
-def test_a_body_that_cannot_be_read_costs_no_worker(pool: Pool, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: object) -> int:
-        raise error
-
-    body = Unreadable()
-    monkeypatch.setattr(Unreadable, "field", property(fail))
-    for _ in range(4):  # more than there are workers
-        with pytest.raises(type(error)):
-            pool.call("echo", body)
-    assert pool.call("echo", 1, timeout=5) == 1
-    assert pool.status()["ledger"]["in_flight"] == 0
-
-
-@pytest.mark.parametrize("error", [TimeoutError("mine"), ValueError("mine")], ids=repr)
-def test_what_a_signal_handler_raises_is_the_callers_and_cancels_the_call(pool: Pool, error: Exception) -> None:
-    def ring(number: int, frame: object) -> None:
-        raise error
-
-    before, previous = pool.status(), signal.signal(signal.SIGALRM, ring)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(type(error), match="mine"):
-            pool.call("patient")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-    assert pool.call("echo", 1) == 1
-    after = pool.status()
-    assert after["deaths"].get("protocol") == before["deaths"].get("protocol")
-    assert after["ledger"]["cancelled"] == before["ledger"]["cancelled"] + 1 and after["ledger"]["in_flight"] == 0
-
-
-def test_what_a_consumer_throws_into_a_stream_is_not_the_workers_fault(pool: Pool) -> None:
-    before = pool.status()["deaths"].get("protocol")
-    stream = pool.stream("numbers", 3)
-    assert next(stream) == 0
-    with pytest.raises(OSError, match="mine"):
-        stream.throw(OSError("mine"))
-    assert pool.call("echo", 1) == 1
-    assert pool.status()["deaths"].get("protocol") == before
-
-
-def test_a_call_that_queues_as_the_pool_ends_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool(pathlib.Path(__file__).with_name("subject.py"))
-    core, enqueue = pool._core, pool._core.checkout.enqueue
-    monkeypatch.setattr(core.checkout, "take", lambda: None)
-    monkeypatch.setattr(core.checkout, "enqueue", lambda waiter: (pool.close(), enqueue(waiter)))
-    begun = time.monotonic()
-    with pytest.raises(Unavailable):
-        pool.call("echo", 1, timeout=20)
-    assert time.monotonic() - begun < 15, "it waited for its deadline"
-
-
-def test_a_start_that_is_cancelled_is_ended_by_close_and_two_starts_make_one_pool() -> None:
-    async def start() -> None:
-        pool = AsyncPool(pathlib.Path(__file__).with_name("subject.py"))
-        first = asyncio.ensure_future(pool.start())
-        await asyncio.sleep(0)  # it has begun
-        first.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await first
-        await pool.close()
-        other = AsyncPool(pathlib.Path(__file__).with_name("subject.py"))
-        await asyncio.gather(other.start(), other.start())
-        assert await other.call("echo", 1) == 1
-        await other.close()
-
-    def supervising() -> set[threading.Thread]:
-        return {thread for thread in threading.enumerate() if thread.name == "pyproc-supervision"}
-
-    before = supervising()
-    asyncio.run(start())
-    assert supervising() == before
-
-
-def test_no_call_begins_while_a_pool_is_closing_and_the_one_in_flight_is_answered() -> None:
-    pool = Pool(pathlib.Path(__file__).with_name("subject.py"))
-    running = pool.submit("nap", 1.0)
-    while pool.status()["ledger"]["in_flight"] == 0:
-        pass
-    closer = threading.Thread(target=pool.close, args=(20.0,))
-    closer.start()
-    while pool._core.closed is None:
-        pass
-    with pytest.raises(Unavailable, match="closing"):
-        pool.call("echo", 1)
-    closer.join(10)
-    assert not closer.is_alive() and running.result(0) == 1.0
