@@ -83,12 +83,15 @@ def read(path: str) -> dict[str, Any]:
 
 
 def sandbox_of(config: str | None, profile: str | None, layers: dict[str, str]) -> Sandbox:
-    """The sandbox of the file's only pool, if it has one, and of the flags."""
+    """The sandbox of the file's only pool, or the defaults where it has none, and of the flags. Raises ConfigError for several
+    pools: what is said of the defaults would be taken for theirs."""
     sandbox = Sandbox()
     if config is not None:
         with _named(config):
             pools = _pools(read(config))
-            if len(pools) == 1:
+            if len(pools) > 1:
+                raise ConfigError(f"it has {len(pools)} pools, {', '.join(pools)}; give a file with the one that is meant")
+            if pools:
                 [(name, pool)] = pools.items()
                 sandbox = _made(Sandbox, f"{name}.sandbox", pool.get("sandbox", {}))
     return _with_flags(sandbox, profile, layers)

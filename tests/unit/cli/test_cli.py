@@ -405,3 +405,11 @@ def test_attack_says_what_a_profile_grants(cli: Any) -> None:
 def test_attack_names_a_wrong_attack_and_the_classes(cli: Any) -> None:
     code, _, err = cli("attack", "--attack", "nonsense")
     assert code == 2 and "'nonsense'" in err and "inheritance" in err
+
+
+@pytest.mark.parametrize("verb", ["doctor", "attack"])
+def test_what_is_said_of_a_sandbox_is_never_said_of_another_pools(cli: Any, tmp_path: Path, verb: str) -> None:
+    config = tmp_path / "pyproc.toml"
+    config.write_text("[pools.one]\n[pools.two.sandbox]\nlayers = { seccomp = 'off' }\n")
+    code, _, err = cli(verb, "--config", str(config))
+    assert code == 78 and "2 pools" in err and "two" in err
