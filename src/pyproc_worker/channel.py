@@ -9,10 +9,8 @@ import os
 import select
 from typing import Final
 
+from pyproc_wire import polling
 from pyproc_wire.limits import RECV_BYTES
-
-LOOKS = 150  # about 0.2 ms
-SAME_CORE = 2  # looks after which a request is there that only waited for the core
 
 
 class Channel:
@@ -42,15 +40,8 @@ class Channel:
         return os.read(self.requests, RECV_BYTES)
 
     def look_out(self) -> None:
-        """Return when something has arrived, or LOOKS looks later. `lively` after it: whether it came while we looked, and so
-        from another core; to be woken there costs more than a call."""
-        arrived, give_way = self._poll.poll, os.sched_yield
-        for looks in range(LOOKS):
-            if arrived(0):
-                self.lively = looks > SAME_CORE
-                return
-            give_way()
-        self.lively = False
+        """Poll for a request for a while, as `polling` says; `lively` after it: whether to do so again."""
+        self.lively = polling.look_out(self._poll.poll, os.sched_yield)
 
     @property
     def waiting(self) -> bool:

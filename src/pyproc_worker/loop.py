@@ -28,6 +28,7 @@ from time import monotonic
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
+from pyproc_wire import polling
 from pyproc_wire.connection import (
     BadRequest,
     BriefRequest,
@@ -51,9 +52,6 @@ from pyproc_worker.streams import UNFINISHED
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-
-LOOK_OUT: Final = 64
-"""Calls after which a worker looks out for the next request once, before it sleeps."""
 
 READY_BYTES: Final = 1 << 20
 """Bytes that a worker may say of itself, whatever the limit of its answers is; the supervisor takes no more."""
@@ -118,7 +116,7 @@ class _Server:
         brief, receive = self.connection.brief, self.connection.receive
         send, requests, answers = self._channel.send, self._channel.requests, self._channel.answers
         early, answer = self._early, self._answer
-        channel, calls_without = self._channel, range(LOOK_OUT)
+        channel, calls_without = self._channel, range(polling.CALLS)
         with self._lock:
             while not self._ended:
                 channel.lively = True

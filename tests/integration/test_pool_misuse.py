@@ -256,3 +256,17 @@ def test_no_call_begins_while_a_pool_is_closing_and_the_one_in_flight_is_answere
         pool.call("echo", 1)
     closer.join(10)
     assert not closer.is_alive() and running.result(0) == 1.0
+
+
+def test_an_interrupt_while_a_death_is_looked_into_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(worker: Worker) -> Death:
+        raise KeyboardInterrupt
+
+    with Pool(pathlib.Path(__file__).with_name("subject.py")) as pool:
+        with monkeypatch.context() as impatient:
+            impatient.setattr(pool._core.supervisor, "autopsy", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.call("die_by", int(signal.SIGKILL))
+        ledger = pool.status()["ledger"]
+        assert (ledger["accepted"], ledger["cancelled"], ledger["in_flight"]) == (1, 1, 0)
+        assert pool.call("echo", 1) == 1

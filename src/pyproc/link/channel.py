@@ -26,11 +26,10 @@ import select
 import socket
 from collections.abc import Callable
 
+from pyproc_wire import polling
 from pyproc_wire.limits import RECV_BYTES
 
 KINDS = ("pipe", "pipe", "socket")  # of `inner`, as /proc names them
-LOOKS = 150  # about 0.2 ms: what a worker on another core takes to wake up and to answer a short call
-SAME_CORE = 2  # looks after which an answer is there that only waited for the core
 NO_ANSWER = b"\xff"  # of a length beyond every limit
 
 
@@ -87,19 +86,10 @@ class Channel:
                 poll.poll()
 
     def look_out(self) -> None:
-        """Return when something has arrived, or LOOKS looks later. `lively` after it: whether it came while we looked.
-
-        To be woken on another core costs more than a call; on the same core the first `sched_yield` lets the worker answer.
-        """
+        """Poll for an answer for a while, as `polling` says; `lively` after it: whether to do so again."""
         poll = select.poll()
         poll.register(self.answers, select.POLLIN)
-        arrived, give_way = poll.poll, os.sched_yield
-        for looks in range(LOOKS):
-            if arrived(0):
-                self.lively = looks > SAME_CORE
-                return
-            give_way()
-        self.lively = False
+        self.lively = polling.look_out(poll.poll, os.sched_yield)
 
     def receive(self, ended: Callable[[], bool]) -> bytes:
         """What has arrived, at least a byte; b"" when nobody holds the worker's end. Raises OSError, as when the worker has

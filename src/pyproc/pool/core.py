@@ -39,10 +39,10 @@ from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
 from pyproc.supervisor.children import Supervisor
 from pyproc.supervisor.state import Worker
+from pyproc_wire import polling
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, UnencodableValue
 
-LOOK_OUT = 64  # calls of a worker after which a caller looks out once for its answer, before it sleeps
 log = logging.getLogger("pyproc")
 # RuntimeError: a map that another thread changes meanwhile
 _UNSENDABLE = (LocalProtocolError, ValueError, TypeError, OverflowError, RuntimeError)
@@ -223,7 +223,7 @@ class Core:
         if self._max_requests and worker.calls >= self._max_requests:
             self.supervisor.retire(worker)
             return
-        worker.milestone = min(worker.calls + LOOK_OUT, self._max_requests or math.inf)
+        worker.milestone = min(worker.calls + polling.CALLS, self._max_requests or math.inf)
         worker.channel.lively = threading.active_count() <= 1 + len(_live)  # none but the main one and those that supervise
         self.checkout.give(worker)
 
@@ -246,11 +246,8 @@ class Core:
 
     def left(self, worker: Worker, id: int) -> None:
         """The caller goes for a reason of its own: call `id` is cancelled, unless it is over."""
-        if worker.call_id == id:
-            self.abandoned(worker)
-
-    def abandoned(self, worker: Worker) -> None:
-        """The caller left in the middle of a call."""
+        if worker.call_id != id:
+            return
         self.ledger.cancelled += 1
         with worker.holding:
             worker.abandoned = worker.call_id
@@ -283,7 +280,11 @@ class Core:
             log.error("protocol_violation pool=%s worker=%s cause=%s", self.options.name, worker.name, _one_line(str(cause)))
             self.supervisor.condemn(worker, "protocol")
         method = worker.method
-        death = self.supervisor.autopsy(worker)
+        try:
+            death = self.supervisor.autopsy(worker)
+        except BaseException:  # Ctrl-C: the kernel's word is not waited for
+            self.ledger.cancelled += 1
+            raise
         with worker.holding:
             worker.channel.close()
         if death.reason == "deadline":

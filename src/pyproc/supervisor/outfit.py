@@ -20,7 +20,12 @@ class Outfit:
         self.name = name
         self.channel = Channel()
         out, inner_out = os.pipe()
-        err, inner_err = os.pipe()
+        try:
+            err, inner_err = os.pipe()
+        except OSError:  # the channel closes itself
+            os.close(out)
+            os.close(inner_out)
+            raise
         self.outputs = (out, err)
         self._inner_outputs = (inner_out, inner_err)
         self.links = tuple(f"pipe:[{os.fstat(fd).st_ino}]" for fd in self._inner_outputs) + self.channel.links

@@ -42,6 +42,12 @@ def test_more_than_ready_is_refused() -> None:
         greet(CallerConnection(), ready({}) + ready({}))
 
 
+def test_the_begin_of_another_message_behind_ready_is_refused() -> None:
+    """It would be put in front of the first answer, which comes over another descriptor."""
+    with pytest.raises(Refused, match="more than ready"):
+        greet(CallerConnection(), ready({}) + b"\x00\x00")
+
+
 @pytest.mark.parametrize("data", [b"\x00\x00\x00\x00", b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\x80"])
 def test_what_is_no_message_is_refused(data: bytes) -> None:
     with pytest.raises(Refused, match="not valid"):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyproc_worker.channel import LOOKS, SAME_CORE, Channel
+from pyproc_worker.channel import Channel
 
 
 class Ends:
@@ -44,23 +44,10 @@ def test_a_frame_goes_each_way_and_waiting_tells_of_it(ends: Ends) -> None:
     assert os.read(ends.answers, 100) == b"answer"
 
 
-@pytest.mark.parametrize(("arrives", "lively"), [
-    (0, False), (SAME_CORE, False), (SAME_CORE + 1, True), (LOOKS - 1, True), (LOOKS, False),
-])  # fmt: skip
-def test_who_looks_out_does_so_again_if_the_request_came_from_another_core(
-    ends: Ends, arrives: int, lively: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_looking_out_ends_with_a_request_and_without_one(ends: Ends) -> None:
     ends.channel.greet(b"ready")
-    looks = 0
-
-    def give_way() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == arrives:
-            os.write(ends.requests, b"request")
-
-    if not arrives:
+    for lively in (True, False):
+        ends.channel.lively = lively
+        ends.channel.look_out()
+        assert not ends.channel.lively  # nothing came, and then what was there at once
         os.write(ends.requests, b"request")
-    monkeypatch.setattr(os, "sched_yield", give_way)
-    ends.channel.look_out()
-    assert (ends.channel.lively, looks) == (lively, arrives)
