@@ -80,15 +80,16 @@ class Ends:
         if death.reason not in PLANNED:
             log.warning("worker_died pool=%s worker=%s reason=%s evidence=%s", self._spec.name, worker.name, death.reason,
                         death.evidence)
-        if self._spec.solo or not worker.tree.gone:
-            self.account(death.reason)  # else the zygote's end is one, whatever it takes with it
+        if not self._taken_along(worker):
+            self.account(death.reason)
 
     def refused(self, worker: Worker | None) -> None:
         """A start came to nothing: the worker is not what it must be, or (None) could not be asked for."""
         if worker is not None:
             self.discard(worker)
             self._count("policy")
-        self.account("policy")
+        if worker is None or not self._taken_along(worker):
+            self.account("policy")
 
     def discard(self, worker: Worker) -> None:
         """Let go of everything that belongs to a worker, but for the channel of one that died in a call."""
@@ -155,6 +156,10 @@ class Ends:
         self._population.broken = error
         self._population.first.set()
         self._pool.failed(error)
+
+    def _taken_along(self, worker: Worker) -> bool:
+        """The end of a zygote is accounted once, whatever it takes with it."""
+        return not self._spec.solo and worker.tree.gone
 
     def _count(self, reason: str) -> None:
         self.deaths[reason] = self.deaths.get(reason, 0) + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 
 from pyproc.errors import ConfigError
@@ -51,6 +52,13 @@ class Keeper:
         os.set_blocking(self.output, False)
         if not enters:
             self._send_plan()
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether nobody in the tree holds the control channel's other end."""
+        poll = select.poll()
+        poll.register(self.control, 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     def write_maps(self) -> None:
         """It sits in its user namespace: write its maps, which the namespace's owner may, and go on. Raises OSError."""

@@ -87,8 +87,9 @@ class Tree:
 
     @property
     def gone(self) -> bool:
-        """The zygote has ended, and takes its workers with it."""
-        return self.closed or (self.pidfd >= 0 and pidfd.wait(self.pidfd, 0))
+        """The zygote is ending, and takes its workers with it. Its end of the control channel tells: the kernel closes the
+        descriptors of a first process, then ends the others of its namespace, and only then lets the pidfd tell."""
+        return self.closed or self._keeper.hung_up
 
     @property
     def ready(self) -> bool:
