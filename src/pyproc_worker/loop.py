@@ -66,11 +66,14 @@ def serve(channel: Channel, registry: Registry, *, request_limit: int, response_
 
 
 def prepare(
-    channel: Channel, registry: Registry, *, request_limit: int, response_limit: int, details: dict[str, Any]
+    channel: Channel, registry: Registry, *, request_limit: int, response_limit: int, details: dict[str, Any],
+    settle: Callable[[], None] | None = None,
 ) -> Callable[[], None]:
     """`serve` in two halves: what needs no peer is done now, the rest is the returned function.
 
     A zygote prepares once, and each process forked from it goes on: what is made after a fork costs the copy of its page.
+    `settle` is called between ready and the first request: what a worker must do for itself, but the supervisor, which
+    looks at it meanwhile, need not wait for.
     """
     tally = stdio.install()
     registry.freeze()
@@ -80,11 +83,13 @@ def prepare(
     server = _Server(channel, registry, connection, tally)
 
     def go_on() -> None:
-        tally.take()  # what the import wrote belongs to no call
-        registry.born = monotonic()
-        registry.handled = 0
         try:
             channel.greet(ready)
+            if settle is not None:
+                settle()
+            tally.take()  # what the import wrote belongs to no call
+            registry.born = monotonic()
+            registry.handled = 0
             server.run()
         except BrokenPipeError:
             pass  # the supervisor is gone, as at end-of-file

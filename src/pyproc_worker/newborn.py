@@ -1,6 +1,8 @@
 """From the fork to `ready`: what a new process does before it serves, and its rehearsal in the zygote.
 
-    descriptors 0-5 -> own user namespace, no capabilities, Landlock, filter (`jail.worker`) -> fresh randomness -> the prepared `serve`
+    descriptors 0-5 -> own user namespace, no capabilities, Landlock, filter (`jail.worker`) -> ready -> fresh randomness -> requests
+
+The supervisor attests on `ready`, so whatever it does not look at is done after it, and before the first request is read.
 
 A page that is written after a fork is copied first, at 1 to 4 microseconds: not the work itself but the count of pages that it
 touches is what a start costs. So nothing is imported, converted or made here that can be made before, and the zygote runs
@@ -37,8 +39,6 @@ def become_worker(go_on: Callable[[], None], confinement: Confinement | None, fd
         os.close(null)
         for fd in fds:
             os.close(fd)
-        reseed()
-        gc.enable()
         go_on()
         code = 0
     except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
@@ -49,7 +49,12 @@ def become_worker(go_on: Callable[[], None], confinement: Confinement | None, fd
 def serving(limits: dict[str, int], channel: Channel | None = None) -> Callable[[], None]:
     """The rest of a worker's life on `channel`, or in PLACES, prepared."""
     return prepare(channel or Channel(REQUESTS, ANSWERS, GREETING), current, request_limit=limits["request"],
-                   response_limit=limits["response"], details={})
+                   response_limit=limits["response"], details={}, settle=_settle)
+
+
+def _settle() -> None:
+    reseed()
+    gc.enable()
 
 
 def keep_places() -> None:
@@ -76,7 +81,6 @@ def rehearse(limits: dict[str, int], confinement: Confinement) -> None:
             spare = os.open("/dev/null", os.O_RDWR)
             null = _take((spare,) * len(PLACES), 0, (0, 0, 0, REQUESTS, GREETING))
             os.close(spare)
-            reseed()  # each worker does it again
             serving(limits, Channel(null, null, os.dup(REQUESTS)))()
             os.close(null)
     except OSError:
