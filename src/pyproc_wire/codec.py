@@ -22,8 +22,8 @@ from pyproc_wire import extensions, json_values
 from pyproc_wire.errors import RemoteProtocolError, UnencodableValue, printable
 from pyproc_wire.extensions import DECODE_FAILURES
 from pyproc_wire.frame import BRIEF_BYTES
-from pyproc_wire.keys import SHORT_BYTES, check_keys
-from pyproc_wire.limits import HEADER_BYTES, INT_MAX, INT_MIN, MAX_DEPTH, MAX_KEYS
+from pyproc_wire.keys import SHORT_BYTES, check_containers, check_keys
+from pyproc_wire.limits import HEADER_BYTES, INT_MAX, INT_MIN, MAX_CONTAINERS, MAX_DEPTH, MAX_KEYS
 from pyproc_wire.values import SCALARS, Walk, blame
 
 _SHORTEST_BREACH: Final = {"msgpack": MAX_DEPTH, "json": 19}
@@ -104,6 +104,8 @@ class Codec:
             raise blame(prepared, error) from error
         if len(raw) > _MANY_BYTES and max(count_keys(value), count_keys(prepared)) > MAX_KEYS:
             raise UnencodableValue(f"value has more than {MAX_KEYS} keys", value)
+        if len(raw) > MAX_CONTAINERS and sum(map(len, _levels(value))) > MAX_CONTAINERS:
+            raise UnencodableValue(f"value has more than {MAX_CONTAINERS} lists and maps", value)
         if self._is_json and json_values.may_hold_long_int(raw):
             self._check_ints(prepared)
         return raw
@@ -142,6 +144,8 @@ class Codec:
             if size < self._shortest_breach:
                 return self._decode_any(raw)
             raw = bytes(raw)
+            if size > MAX_CONTAINERS:
+                (json_values.check_containers if self._is_json else check_containers)(raw)
             if size > SHORT_BYTES and not self._is_json:
                 check_keys(raw)
             value = self._decode_any(raw)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import math
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from pyproc_wire.errors import UnencodableValue
+from pyproc_wire.limits import MAX_CONTAINERS
 from pyproc_wire.values import TEXT, Walk, carry_list, carry_scalar_map
 
 PLAIN: Final[frozenset[type]] = frozenset({type(None), bool, int, str})
@@ -28,11 +30,20 @@ _FLOAT: Final[frozenset[type]] = frozenset({float})
 
 _DIGITS: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else 0 for byte in range(256))
 _LONG: Final = b"0" * 19
+_TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)  # possessive: no text makes it go back
 
 
 def may_hold_long_int(raw: bytes | bytearray) -> bool:
     """Whether there are 19 digits in a row, without which no integer leaves the range of 64 bits."""
     return len(raw) >= len(_LONG) and _LONG in raw.translate(_DIGITS)
+
+
+def check_containers(raw: bytes) -> None:
+    """Raise ValueError if `raw`, JSON, holds more than MAX_CONTAINERS lists and maps."""
+    if raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS:
+        outside = _TEXT.sub(b"", raw)
+        if outside.count(b"[") + outside.count(b"{") > MAX_CONTAINERS:
+            raise ValueError(f"value has more than {MAX_CONTAINERS} lists and maps")
 
 
 def _carry_float(walk: Walk, value: float, depth: int) -> float:

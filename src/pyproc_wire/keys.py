@@ -1,4 +1,4 @@
-"""Keys that collide: what keeps a hostile value from spending hours inside one dict.
+"""Keys that collide, and containers without number: what keeps a hostile value from taking hours or gigabytes.
 
 Text and bytes are hashed with a secret of this process; numbers, UUIDs, Decimals and tuples of them are
 not, so a peer can write any number of different ones with one hash. n of those cost n^2 comparisons in C,
@@ -9,6 +9,7 @@ payload is looked at before:
 extensions (a packer
   of ours never writes them), maps of too many keys, and too deep nesting. It steps over bytes, text,
   extensions and lists of numbers as a whole, and is skipped where the bytes cannot do harm.
+* `check_containers` counts what opens a container, those inside of extensions too, where the bytes could open too many.
 * `distinct` is asked before a set or a map is built from an extension.
 
 A short payload is not looked at: the worst it can cost is a few hundredths of a second.
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from pyproc_wire.limits import MAX_DEPTH, MAX_KEYS
+from pyproc_wire.limits import MAX_CONTAINERS, MAX_DEPTH, MAX_KEYS
 
 SHORT_BYTES: Final = 16 * 1024
 """Bytes: at 18 bytes a key fewer than a thousand keys that collide, measured 0.03 s."""
@@ -39,6 +40,10 @@ _HARMLESS: Final = bytes(
     for byte in range(256)
     if not (0x90 <= byte <= 0x9F or 0xC7 <= byte <= 0xC9 or 0xD4 <= byte <= 0xD8 or 0xDC <= byte <= 0xDD)
 )
+
+_NEVER_OPENING: Final = bytes(byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF))
+_CONTAINERS: Final = frozenset((b"\x01", b"\x02", b"\x03", b"\x04"))
+"""Types of the extensions tuple, set, frozenset and mapping, the content of which is one array."""
 
 _MAP_32: Final = 0xDF
 _FLOAT: Final = 0xCB
@@ -98,9 +103,16 @@ def _may_hold_large_map(raw: bytes) -> bool:
     return False
 
 
-def _walk(raw: bytes, steps: int) -> bool:
+def check_containers(raw: bytes) -> None:
+    """Raise ValueError if `raw`, a MessagePack value, holds more than MAX_CONTAINERS. Malformed bytes pass."""
+    if len(raw) > MAX_CONTAINERS and len(raw.translate(None, _NEVER_OPENING)) > MAX_CONTAINERS:
+        _walk(raw, len(raw) + 1, into_extensions=True)
+
+
+def _walk(raw: bytes, steps: int, *, into_extensions: bool = False) -> bool:
     """Whether the walk came to the end of the value, or to bytes that end the decoder too, within so many
-    steps."""
+    steps. An extension that is entered counts as a level of its own."""
+    opened, deepest = 0, MAX_DEPTH * (2 if into_extensions else 1)
     outer: list[tuple[int, bool]] = []
     left, in_map = 1, False
     at, end = 0, len(raw)
@@ -119,19 +131,24 @@ def _walk(raw: bytes, steps: int) -> bool:
         if size:
             at += size
             continue
-        if first in _COUNTED:
-            length, before = _COUNTED[first]
-            _refuse_key(is_key and first in (0xC7, 0xC8, 0xC9))
-            at += before + int.from_bytes(raw[at + 1 : at + 1 + length], "big")
-        elif first in _EXTENSION:
-            _refuse_key(is_key)
-            at += _EXTENSION[first]
+        if first in _COUNTED or first in _EXTENSION:
+            length, before = _COUNTED.get(first, (0, 2))
+            extension = first in _EXTENSION or 0xC7 <= first <= 0xC9
+            _refuse_key(is_key and extension)
+            if extension and into_extensions and raw[at + before - 1 : at + before] in _CONTAINERS:
+                outer.append((left, in_map))
+                at, left, in_map = at + before, 1, False
+            else:
+                at += _EXTENSION.get(first, 0) or before + int.from_bytes(raw[at + 1 : at + 1 + length], "big")
         else:
             _refuse_key(is_key)
             outer.append((left, in_map))
             at, left, in_map = _opened(raw, at, first)
-            if len(outer) > MAX_DEPTH:
+            opened += 1
+            if len(outer) > deepest:
                 raise ValueError(f"value is nested deeper than {MAX_DEPTH}")
+            if opened > MAX_CONTAINERS:
+                raise ValueError(f"value has more than {MAX_CONTAINERS} lists and maps")
     return True
 
 

@@ -24,6 +24,10 @@ MAX_DEPTH: Final = 64
 MAX_KEYS: Final = 100_000
 """Keys of all maps in one value together: bounds the time and memory that hashing hostile keys may cost."""
 
+MAX_CONTAINERS: Final = 1_000_000
+"""Lists, maps, tuples and sets in one value together: an empty list is one byte on the wire and 64 in memory, so that bytes
+alone do not bound what a peer makes us hold. A million take about 90 MB and a second; longer tables travel as arrays or in parts."""
+
 REQUEST_BYTES: Final = 8 * 1024 * 1024
 """Bytes of a request's payload, by default (`limits.request`)."""
 

@@ -11,39 +11,65 @@ the same code beforehand: a first run binds symbols, fills caches and specialise
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from errno import EBADF
 from typing import NoReturn
 
 from pyproc_worker import one_thread
 from pyproc_worker.channel import Channel
 from pyproc_worker.entropy import reseed
+from pyproc_worker.jail import libc
 from pyproc_worker.jail.worker import LENT, REHEARSALS, Confinement
 from pyproc_worker.loop import prepare
 from pyproc_worker.registry import current
 
 ANSWERS, REQUESTS, GREETING = 3, 4, 5
 PLACES = (1, 2, ANSWERS, REQUESTS, GREETING)  # of what is lent, in its order
+AT_FDCWD = -100  # fcntl.h: relative to the working directory
 REPORT_BYTES = 65536
 
 
-def become_worker(go_on: Callable[[], None], confinement: Confinement | None, fds: list[int]) -> NoReturn:
-    """Serve on the lent `fds` until the supervisor hangs up; `go_on` was prepared for PLACES, the worker's own from now."""
-    code = 70
-    try:
-        null = _take(fds, 0, PLACES)
-        if confinement is not None:
-            confinement.enter(fds[-1] if len(fds) == LENT else -1)
-        os.close(null)
-        for fd in fds:
-            os.close(fd)
-        go_on()
-        code = 0
-    except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
-        os.write(2, ("worker could not start: " + traceback.format_exc()[-REPORT_BYTES:]).encode())
-    os._exit(code)
+class Newborn:
+    """A process that will be forked to serve on what it is lent; `go_on` was prepared for PLACES, the worker's own from then."""
+
+    def __init__(self, go_on: Callable[[], None], confinement: Confinement | None) -> None:
+        self._go_on = go_on
+        self._confinement = confinement
+        self._lent: list[int] = []
+        self._numbers = [ctypes.c_long(-1) for _ in PLACES]
+        self._stdin = (libc.prepare("close", 0), libc.prepare("openat", AT_FDCWD, b"/dev/null", os.O_RDONLY, 0))
+        self._placing = [libc.prepare("dup3", number, place, 0 if place <= 2 else os.O_CLOEXEC)
+                         for number, place in zip(self._numbers, PLACES, strict=True)]
+
+    def expect(self, lent: list[int]) -> None:
+        """In the zygote: the descriptors of the next one, in the order of PLACES, and a ruleset where Landlock is on."""
+        if lent != self._lent:  # a zygote meets the same numbers each time, and writes to no page
+            self._lent = lent
+            for number, fd in zip(self._numbers, lent, strict=False):
+                number.value = fd
+            if self._confinement is not None:
+                self._confinement.expect(lent[-1] if len(lent) == LENT else -1)
+
+    def live(self) -> NoReturn:
+        """In the new process: serve until the supervisor hangs up."""
+        code = 70
+        try:
+            if libc.issue(self._stdin) != 0:  # the lowest number that is free
+                raise OSError(EBADF, "standard input was closed before the worker began")
+            libc.issue(self._placing)
+            if self._confinement is not None:
+                self._confinement.enter()
+            for fd in self._lent:
+                os.close(fd)
+            self._go_on()
+            code = 0
+        except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
+            os.write(2, ("worker could not start: " + traceback.format_exc()[-REPORT_BYTES:]).encode())
+        os._exit(code)
 
 
 def serving(limits: dict[str, int], channel: Channel | None = None) -> Callable[[], None]:
@@ -63,13 +89,12 @@ def keep_places() -> None:
         os.dup2(0, place, inheritable=False)
 
 
-def _take(fds: Sequence[int], stdin: int, places: tuple[int, ...]) -> int:
-    """Put /dev/null and what was lent to their places; the spare descriptor of /dev/null."""
+def keep_stdin() -> None:
+    """In the zygote, after the script ran: a number 0 that a worker can close."""
     null = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(null, stdin)
-    for fd, place in zip(fds, places, strict=False):  # a ruleset may follow
-        os.dup2(fd, place, inheritable=place <= 2)
-    return null
+    if null != 0:
+        os.dup2(null, 0)
+        os.close(null)
 
 
 def rehearse(limits: dict[str, int], confinement: Confinement) -> None:
@@ -77,11 +102,9 @@ def rehearse(limits: dict[str, int], confinement: Confinement) -> None:
     one_thread.nothing_to_do = one_thread.is_alone()
     try:
         confinement.rehearse()
+        null = os.open("/dev/null", os.O_RDWR)
         for _ in range(REHEARSALS):
-            spare = os.open("/dev/null", os.O_RDWR)
-            null = _take((spare,) * len(PLACES), 0, (0, 0, 0, REQUESTS, GREETING))
-            os.close(spare)
-            serving(limits, Channel(null, null, os.dup(REQUESTS)))()
-            os.close(null)
+            serving(limits, Channel(null, null, os.dup(null)))()
+        os.close(null)
     except OSError:
         pass  # the script left no descriptors: a slower start is all that follows

@@ -45,13 +45,14 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket, confinement
     try:
         _extend_path(plan)
         # what a worker needs is loaded here, once: an import in each worker cost 15 ms of its start
-        from pyproc_worker.newborn import become_worker, keep_places, rehearse, serving
+        from pyproc_worker.newborn import Newborn, keep_places, keep_stdin, rehearse, serving
 
         keep_places()
         _load(plan)
         if confinement is not None:
             rehearse(limits, confinement)
-        go_on = serving(limits)
+        keep_stdin()
+        newborn = Newborn(serving(limits), confinement)
     except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is answered or logged
         text = "".join(traceback.format_exception(error))[-REPORT_BYTES:]
         send_frame(control, {"failed": {"text": text}})
@@ -65,8 +66,9 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket, confinement
         data, fds = _receive_descriptors(control)
         if not data:
             os._exit(0)
+        newborn.expect(fds)
         if confinement is None or _fork(control) == 0:
-            become_worker(go_on, confinement, fds)
+            newborn.live()
         for fd in fds:
             os.close(fd)
 

@@ -60,14 +60,14 @@ NOTIFIED: Final = (
     "clone",  # args[0] & U32 == FORK_FLAGS, and a fork was ordered of this process; else refuse and count
     "unshare",  # args[0] == CLONE_NEWUSER (the filter saw to it): once, of a worker in the making
     "seccomp",  # SET_MODE_FILTER without flags (the filter saw to it): once, of a worker in the making
-    "landlock_restrict_self",  # once, of a worker in the making, with the ruleset that he lent
     "setsid",  # once, of a worker in the making
     "tgkill",  # args[0] & U32 == the caller's pid in its own pid namespace
 )  # fmt: skip
 
 # Whatever the profile says of these, only the rules below allow them. No setpgid: a group is killed as one. No ruleset is
 # made or changed inside: the supervisor lends his, which import-time code can then only enter, not soften.
-CLOSED: Final = (*(n for n in NOTIFIED if n != "clone"), "landlock_create_ruleset", "landlock_add_rule", "capset", "setpgid")
+CLOSED: Final = (*(n for n in NOTIFIED if n != "clone"), "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self",
+                 "capset", "setpgid")
 
 PID_MAX = 2**22  # the kernel's PID_MAX_LIMIT on 64 bits
 PID_PLACEHOLDER = 0x7F1D_A57E  # above PID_MAX, and no flag, mask or command of any call
@@ -86,7 +86,7 @@ def zygote_rules(profile: Profile) -> Profile:
         *_rules(profile, "seccomp", NOTIFY, "a worker's second filter, when the supervisor ordered it",
                 _is(0, SECCOMP_SET_MODE_FILTER), _is(1, 0)),
         *_rules(profile, "setsid", NOTIFY, "a worker leads its group, so that one signal ends all of it"),
-        *_rules(profile, "landlock_restrict_self", NOTIFY, "a worker's own Landlock domain, when it was ordered"),
+        *_rules(profile, "landlock_restrict_self", ALLOW, "a worker's own Landlock domain: it only takes away", _is(1, 0)),
     ]  # fmt: skip
     if not profile.permits("recvmsg", (3, 0, 0x40000000)):
         own += _rules(

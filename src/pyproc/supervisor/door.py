@@ -1,15 +1,15 @@
 """Decides each call that waits at a zygote's seccomp listener. Pure: who asks, for what, in which phase, in; errno out.
 
     zygote       clone              only while a fork that we asked for is open, once
-    the child    setsid, unshare, landlock_restrict_self, seccomp      until its `ready` arrived
+    the child    setsid, unshare, seccomp                              until its `ready` arrived
     anybody      tgkill             only to its own process
     all else     EPERM, counted; a worker that keeps asking is ended (process_limit)
 
 Whoever asks without end, whatever it is told, is ended too; if it is no worker, with its whole tree.
 
-Whatever a worker applies to itself after the user's import would be advisory; this is how the kernel lets a worker
-confine itself further while import-time code, and a worker that serves, are refused the same calls. The ruleset that the
-child enters is lent by us: nobody inside makes or changes one.
+Whatever a worker applies to itself after the user's import would be advisory; this is how the kernel lets a worker confine
+itself further while import-time code, and a worker that serves, are refused the same calls. Landlock's step is not among
+them: it can only take away, and the ruleset that the child enters is lent by us: nobody inside makes or changes one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import errno
 
 from pyproc.sandbox.derive import FORK_FLAGS
 
-CONFINING = frozenset({"setsid", "unshare", "landlock_restrict_self", "seccomp"})
+CONFINING = frozenset({"setsid", "unshare", "seccomp"})
 ASKS_MAX = 10_000  # of anything, granted too: each costs the supervisor 20 us or so
 ASKERS_MAX = 1024
 REFUSALS_MAX = 64  # within one worker's life; an honest program asks once or twice and gives up

@@ -35,8 +35,8 @@ def drop_bounding() -> None:
 
 def bounding_drops() -> list[libc.Prepared]:
     """The calls that empty a full bounding set, to be issued in a process forked from this one."""
-    option, zero = ctypes.c_long(PR_CAPBSET_DROP), ctypes.c_long(0)
-    return [libc.prepare("prctl", option, capability, zero, zero, zero) for capability in range(_known())]
+    option = ctypes.c_long(PR_CAPBSET_DROP)
+    return [libc.prepare("prctl", option, capability) for capability in range(_known())]  # reads no third argument
 
 
 def _known() -> int:

@@ -23,9 +23,9 @@ _syscall.restype = ctypes.c_long
 
 _OLD = {
     "x86_64": {"pivot_root": 155, "prctl": 157, "seccomp": 317, "capset": 126, "mount": 165, "umount2": 166,
-               "unshare": 272, "setsid": 112},
+               "unshare": 272, "setsid": 112, "close": 3, "openat": 257, "dup3": 292},
     "aarch64": {"pivot_root": 41, "prctl": 167, "seccomp": 277, "capset": 91, "mount": 40, "umount2": 39,
-                "unshare": 97, "setsid": 157},
+                "unshare": 97, "setsid": 157, "close": 57, "openat": 56, "dup3": 24},
 }
 NUMBERS: dict[str, int] = {
     **_OLD.get(platform.machine(), {}),

@@ -8,7 +8,6 @@ supervisor has taken it by pidfd_getfd(2). A filter cannot be removed, and NO_NE
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 
 from pyproc_worker.jail import libc
 
@@ -30,10 +29,10 @@ class Program(ctypes.Structure):
         program.code = buffer
         return program
 
-    def overwrite(self, offsets: Sequence[int], word: bytes) -> None:
-        """Put `word` into the program at each of `offsets`."""
-        for at in offsets:
-            ctypes.memmove(self.filter + at, word, len(word))
+    @property
+    def words(self) -> memoryview:
+        """The program as 32-bit words, two for each struct sock_filter."""
+        return memoryview(self.code).cast("B").cast("I")
 
 
 def prepared(program: Program, *, listener: bool = False) -> libc.Prepared:

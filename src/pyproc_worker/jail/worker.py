@@ -1,7 +1,8 @@
 """A worker's second line: the steps that it adds to what it inherits from the zygote, prepared before the fork.
 
     zygote   Confinement(plan["worker"]) ... fork
-    worker                                   .enter(ruleset): setsid, own user namespace, no capabilities, Landlock, filter
+                                             .expect(ruleset)
+    worker                                   .enter(): setsid, own user namespace, no capabilities, Landlock, filter
 
 Order as in `jail.apply`. The new user namespace hands out full capability sets and a full bounding set, so all of them are
 emptied again. The ruleset is made by the supervisor, who lends its descriptor for each worker: one made in here could have
@@ -14,7 +15,6 @@ from __future__ import annotations
 import base64
 import ctypes
 import os
-import sys
 from typing import Any
 
 from pyproc_worker.jail import credentials, libc, namespaces, seccomp
@@ -28,8 +28,8 @@ class Confinement:
 
     def __init__(self, worker: dict[str, Any]) -> None:
         self._ruleset = ctypes.c_long(-1)
-        self._program: seccomp.Program | None = None
-        self._marks: list[int] = worker["marks"]
+        self._marks: list[int] = []
+        self._words = memoryview(bytearray(0))
         give_away = libc.prepare("capset", credentials.EMPTY_HEADER, credentials.EMPTY_SETS)
         steps: list[libc.Prepared] = []
         if worker["setsid"]:
@@ -43,19 +43,25 @@ class Confinement:
         if worker["seccomp"]:
             self._program = seccomp.Program.of(base64.b64decode(worker["seccomp"]))
             steps.append(seccomp.prepared(self._program))
+            self._words = self._program.words
+            self._marks = [at // 4 for at in worker["marks"]]
         self._steps = steps
         self._rehearsal = [give_away] * 2
 
-    def enter(self, ruleset: int) -> None:
-        """Take every step. `ruleset`: the lent descriptor, -1 without Landlock. Raises OSError naming the step."""
+    def expect(self, ruleset: int) -> None:
+        """In the zygote: the number of the ruleset that the next worker is lent, -1 without Landlock."""
         self._ruleset.value = ruleset
-        if self._program is not None:
-            self._program.overwrite(self._marks, os.getpid().to_bytes(4, sys.byteorder))
+
+    def enter(self) -> None:
+        """Take every step. Raises OSError naming the step."""
+        pid, words = os.getpid(), self._words
+        for mark in self._marks:
+            words[mark] = pid
         libc.issue(self._steps)
 
     def rehearse(self) -> None:
         """Run the same code with a step that changes nothing in a zygote, so that it is bound and specialised."""
         steps, self._steps = self._steps, self._rehearsal
         for _ in range(REHEARSALS):
-            self.enter(-1)
+            self.enter()
         self._steps = steps

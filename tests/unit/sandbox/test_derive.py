@@ -165,7 +165,7 @@ STEPS = [
     ("unshare", (0x10000000,), NOTIFY, EPERM), ("seccomp", (1, 0, 1), NOTIFY, EPERM),
     ("seccomp", (2, 0, 1), EPERM, EPERM),
     ("landlock_create_ruleset", (1, 24, 0), EPERM, EPERM), ("landlock_add_rule", (1, 1), EPERM, EPERM),
-    ("landlock_restrict_self", (1, 0), NOTIFY, EPERM), ("setsid", (), NOTIFY, EPERM),
+    ("landlock_restrict_self", (1, 0), ALLOW, EPERM), ("landlock_restrict_self", (1, 1), EPERM, EPERM), ("setsid", (), NOTIFY, EPERM),
     ("tgkill", (PID, PID, 6), NOTIFY, ALLOW), ("tgkill", (PID + 1, PID, 6), NOTIFY, EPERM),
     ("tgkill", (1, 1, 9), NOTIFY, EPERM),
     ("capset", (1, 1), ALLOW, EPERM), ("prctl", (24, 5), ALLOW, EPERM), ("prctl", (28, 0xEF), ALLOW, EPERM),
@@ -278,7 +278,7 @@ def test_no_profile_lets_import_time_code_fake_later_confinement(kind: str, mach
         ("unshare", (0x20000,), EPERM),
         ("clone", (FORK | 0x10000000,), EPERM), ("clone", (FORK | 0x8000,), EPERM),
         ("clone", (THREAD | 0x20000000,), EPERM),
-        ("clone3", (1, 88), ENOSYS), ("landlock_restrict_self", (3, 0), NOTIFY), ("setsid", (), NOTIFY),
+        ("clone3", (1, 88), ENOSYS), ("landlock_restrict_self", (3, 0), ALLOW), ("setsid", (), NOTIFY),
         ("setpgid", (), EPERM),
         ("tgkill", (1, 1, 9), NOTIFY), ("clone", (FORK,), ALLOW), ("clone", (THREAD,), ALLOW),
     ]:  # fmt: skip

@@ -17,7 +17,8 @@ import numpy
 import pytest
 from msgspec.msgpack import Ext
 
-from pyproc_wire import extensions
+from pyproc_wire import codec as codec_module
+from pyproc_wire import extensions, json_values, keys
 from pyproc_wire.codec import JSON, MESSAGEPACK, Codec, check_shape
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, UnencodableValue
 from pyproc_wire.limits import MAX_KEYS
@@ -178,6 +179,54 @@ def test_too_many_keys_are_refused_when_they_arrive(codec: Codec) -> None:
     raw = maker.encode({str(number): 0 for number in range(MAX_KEYS + 1)})
     with pytest.raises(RemoteProtocolError, match="more than 100000 keys"):
         codec.decode_value(raw)
+
+
+def listed(item: bytes, count: int) -> bytes:
+    return b"\xdd" + count.to_bytes(4, "big") + item * count
+
+
+FEW = 10_000
+CROWDS = {
+    "lists": (MESSAGEPACK, listed(b"\x90", FEW)),
+    "maps": (MESSAGEPACK, listed(b"\x80", FEW)),
+    "tuples": (MESSAGEPACK, listed(b"\xd4\x01\x90", FEW)),
+    "in a tuple": (MESSAGEPACK, b"\xc9" + (FEW + 5).to_bytes(4, "big") + b"\x01" + listed(b"\x90", FEW)),
+    "in tuples": (MESSAGEPACK, listed(b"\xc9" + (1005).to_bytes(4, "big") + b"\x01" + listed(b"\x90", 1000), FEW // 1000)),
+    "json": (JSON, b"[" + b"[]," * (FEW - 1) + b"{}]"),
+}
+
+
+@pytest.fixture
+def few_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound of a million, which takes a second to reach, at FEW."""
+    for module in (codec_module, keys, json_values):
+        monkeypatch.setattr(module, "MAX_CONTAINERS", FEW)
+
+
+@pytest.mark.usefixtures("few_containers")
+@pytest.mark.parametrize("crowd", CROWDS)
+def test_a_crowd_of_containers_is_refused_before_it_is_built(crowd: str) -> None:
+    """An empty list is a byte on the wire and 64 in memory."""
+    codec, raw = CROWDS[crowd]
+    with pytest.raises(RemoteProtocolError, match="more than 10000 lists and maps"):
+        codec.decode_value(raw)
+
+
+@pytest.mark.usefixtures("few_containers")
+def test_as_many_containers_as_are_allowed_pass_and_what_only_looks_like_them_does() -> None:
+    assert len(MESSAGEPACK.decode_value(listed(b"\x90", FEW - 1))) == FEW - 1
+    assert len(MESSAGEPACK.decode_value(listed(b"\xa1\x00", FEW + 1))) == FEW + 1
+    blob = b"\x90" * (FEW + 1)
+    assert back((blob, [blob])) == (blob, [blob])
+    text = '[{"\\' * FEW
+    assert JSON.decode_value(JSON.encode_value([text, {text: 1}])) == [text, {text: 1}]
+
+
+@pytest.mark.usefixtures("few_containers")
+@pytest.mark.parametrize("codec", [MESSAGEPACK, JSON], ids=str)
+def test_a_crowd_of_containers_is_refused_before_it_is_sent(codec: Codec) -> None:
+    with pytest.raises(UnencodableValue, match="more than 10000 lists and maps"):
+        codec.encode_value([[]] * FEW)
 
 
 @pytest.mark.parametrize("codec", [MESSAGEPACK, JSON], ids=str)

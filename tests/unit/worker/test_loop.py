@@ -8,6 +8,7 @@ import functools
 import os
 import random
 import select
+import socket
 import sys
 import threading
 import time
@@ -17,10 +18,12 @@ from typing import Any
 
 import pytest
 
-from pyproc_wire.connection import Failed, Part, Succeeded
+from pyproc_wire.connection import CallerConnection, Failed, Part, Succeeded
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, UnencodableValue
 from pyproc_worker.call import Cancelled, check_cancelled, current_call
+from pyproc_worker.channel import Channel
 from pyproc_worker.failure import PublicError
+from pyproc_worker.loop import prepare
 from pyproc_worker.registry import Registry
 from pyproc_worker.schema import InvalidBody
 
@@ -35,6 +38,33 @@ def test_ready_tells_functions_and_details(open_channel: Open) -> None:
     channel = open_channel(echo)
     assert set(channel.ready.functions) == {"health", "echo"}
     assert channel.ready.details == {"pid": 7}
+
+
+def test_a_worker_settles_between_ready_and_its_first_request() -> None:
+    """So the supervisor attests while it does; and what settling changes, no request has seen otherwise."""
+    (requests, supervisor), (answers, inner), (greeting, far) = os.pipe(), os.pipe(), socket.socketpair()
+    greeting.setblocking(False)
+    steps: list[str] = []
+    connection = CallerConnection()
+
+    def step(name: str) -> str:
+        steps.append(name)
+        return name
+
+    def settle() -> None:
+        connection.receive(greeting.recv(65536))  # BlockingIOError if it has not greeted
+        os.write(supervisor, connection.request(5, "step", "called"))
+        os.close(supervisor)
+        step("settled")
+
+    registry = Registry()
+    registry.add(step)
+    prepare(Channel(requests, inner, far.detach()), registry, request_limit=1 << 20, response_limit=1 << 20, details={},
+            settle=settle)()
+    greeting.close()
+    for fd in (requests, answers, inner):
+        os.close(fd)
+    assert steps == ["settled", "called"]
 
 
 def test_calls_are_answered_in_turn(open_channel: Open) -> None:
