@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime  # noqa: F401 - before msgspec, which swallows a KeyboardInterrupt in its own import of it, and crashes later
 
-from pyproc.config.options import Limits, Sandbox
+from pyproc.config.options import Limits, Restart, Sandbox
 from pyproc.errors import (
     CallError,
     Cancelled,
@@ -35,5 +35,5 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncPool", "CallError", "Cancelled", "ConfigError", "DeadlineExceeded", "FunctionFailed", "InternalError",
     "InvalidArgument", "Limits", "NotFound", "PayloadTooLarge", "PermissionDenied", "Pool", "ProtectionUnavailable",
-    "PyprocError", "ResourceExhausted", "Sandbox", "Unauthenticated", "Unavailable", "WorkerLost",
+    "PyprocError", "ResourceExhausted", "Restart", "Sandbox", "Unauthenticated", "Unavailable", "WorkerLost",
 ]

@@ -93,6 +93,18 @@ def show(text: str) -> str:
                    for c in text)
 
 
+def coloured() -> bool:
+    """Whether standard output takes colours: a terminal, unless NO_COLOR has any text (no-color.org) or TERM is dumb."""
+    return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, style: str, *, colour: bool) -> str:
+    """`text` shown in `style`: plain, bold or a colour's name."""
+    if not colour or style == "plain":
+        return show(text)
+    return click.style(show(text), bold=True) if style == "bold" else click.style(show(text), fg=style)
+
+
 def exit_code(error: BaseException) -> int:
     """The exit code of contract section 4."""
     return error.exit_code if isinstance(error, (CallError, ConfigError, ProtectionUnavailable)) else INTERNAL

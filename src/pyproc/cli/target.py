@@ -1,35 +1,33 @@
-"""Options that verbs share, and from them the pool that a verb works with.
+"""Options that verbs share, and from them the pools that a verb works with.
 
-A worker script is named by --worker, or by the one pool of --config. Flags are stronger than the file. Unknown keys are
-an error that names the key, the file and the possible keys; what stands in the other sections is the service's to check.
-Whether a value fits is checked where it is used, by Sandbox, Limits and the pool: here is only said in which file it is.
+A worker script is named by --worker, or by a pool of the configuration: of --config, else of the place where one stands
+(`pyproc.config.load.PLACES`). --worker with --config takes that pool's options and another script; --worker alone means
+that script with the defaults, whatever lies in the folder. Flags are stronger than the environment, and that than the file.
+The name of --pool waits in click's context for the function that chooses: each verb of a pool has it, and none passes it on.
 """
 
 from __future__ import annotations
 
-import inspect
-import tomllib
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import click
 
-from pyproc import ConfigError, Limits, Pool, Sandbox
+from pyproc import ConfigError, Pool, Sandbox
 from pyproc.cli import output
+from pyproc.config import load
+from pyproc.config.model import Configuration, PoolConfig
 from pyproc.pool import options as pool_options
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
-TABLES = ("service", "pools", "access", "audit", "gateway")
-PLAIN_KEYS = ("workers", "isolation", "timeout", "queue", "max_requests", "env", "preload", "python")
-POOL_KEYS = ("script", *PLAIN_KEYS, "sandbox", "limits", "restart")
+POOL = "pyproc.pool"  # the key in click's context
 
 
 def _exists(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None:
-        with _named(value):
-            read(value)
+        with load.named(value):
+            load.tables_of(value)
     return value
 
 
@@ -45,8 +43,14 @@ def _layers(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ..
         raise click.UsageError(f"--layer: {error}") from error
 
 
+def _remember_pool(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    ctx.meta[POOL] = value
+
+
 layers = click.option("--layer", "layers", multiple=True, metavar="NAME=require|prefer|off", callback=_layers,
                       help="How much a layer of the sandbox is wanted; may be repeated.")
+pool = click.option("--pool", metavar="NAME", expose_value=False, callback=_remember_pool,
+                    help="The pool of the configuration, where it has several.")
 
 
 def shared(verb: Verb) -> Verb:
@@ -63,114 +67,76 @@ def shared(verb: Verb) -> Verb:
 
 
 def confined(verb: Verb) -> Verb:
-    """--profile, --layer."""
-    return layers(click.option("--profile", metavar="NAME", help="strict, default, or a file in OCI seccomp format.")(verb))
+    """--pool, --profile, --layer."""
+    profile = click.option("--profile", metavar="NAME", help="strict, default, or a file in OCI seccomp format.")
+    return layers(profile(pool(verb)))
 
 
 def worker(verb: Verb) -> Verb:
-    """--worker, --profile, --layer."""
+    """--worker, --pool, --profile, --layer."""
     return click.option("--worker", "script", metavar="FILE", help="The worker script.")(confined(verb))
 
 
-def read(path: str) -> dict[str, Any]:
-    """The file's tables. Raises ConfigError, without the file's name."""
-    try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}; give the path of a pyproc.toml") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not TOML: {error}") from error
+def named_pool() -> str | None:
+    """What --pool says, if it was given."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(POOL)
+
+
+def configuration(config: str | None, flags: load.Flags) -> Configuration | None:
+    """The configuration that is named or found, or that --worker alone makes; None where there is none of these. Raises
+    ConfigError, UsageError."""
+    if config is None and flags.script is not None:
+        if flags.pool is not None:
+            raise click.UsageError("--pool names a pool of a configuration; give --config FILE too, or only --worker FILE")
+        return load.without_file(flags)
+    path = load.found() if config is None else config
+    if path is None:
+        if flags.pool is not None:
+            raise click.UsageError(f"--pool is {flags.pool!r}, and there is no configuration; give --config FILE")
+        return None
+    if flags.script is None and flags.pool is None:
+        return load.load(path, flags=flags)
+    plain = load.load(path) if flags.script is None else load.load(path, flags=load.Flags(script=flags.script))
+    if flags.pool is not None and flags.pool not in plain.pools:
+        raise click.UsageError(f"--pool is {flags.pool!r}, and config {path!r} has {', '.join(plain.pools) or 'no pool'}")
+    if flags.script is not None and flags.pool is None:
+        only(plain)
+        if not plain.pools:
+            return load.without_file(flags)
+    return load.load(path, flags=flags)
+
+
+def only(made: Configuration) -> PoolConfig | None:
+    """The pool of --pool, or the file's only one; None where it has none. Raises ConfigError for several."""
+    name = named_pool()
+    if name is None and len(made.pools) > 1:
+        raise ConfigError(f"config {made.path!r}: it has {len(made.pools)} pools, {', '.join(made.pools)}; choose one by --pool NAME")
+    return next(iter(made.pools.values()), None) if name is None else made.pools[name]
 
 
 def sandbox_of(config: str | None, profile: str | None, layers: dict[str, str]) -> Sandbox:
-    """The sandbox of the file's only pool, or the defaults where it has none, and of the flags. Raises ConfigError for several
-    pools: what is said of the defaults would be taken for theirs."""
-    sandbox = Sandbox()
-    if config is not None:
-        with _named(config):
-            pools = _pools(read(config))
-            if len(pools) > 1:
-                raise ConfigError(f"it has {len(pools)} pools, {', '.join(pools)}; give a file with the one that is meant")
-            if pools:
-                [(name, pool)] = pools.items()
-                sandbox = _made(Sandbox, f"{name}.sandbox", pool.get("sandbox", {}))
-    return _with_flags(sandbox, profile, layers)
+    """The sandbox of the one pool that is meant, or of the defaults and the flags where there is none. Raises ConfigError,
+    UsageError: for several pools too, as what is said of one would be taken for all."""
+    made = configuration(config, load.Flags(named_pool(), None, profile, layers))
+    chosen = None if made is None else only(made)
+    return Sandbox("strict" if profile is None else profile, layers=layers) if chosen is None else chosen.sandbox
+
+
+def pool_of(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> PoolConfig:
+    """The one pool that is meant, everything about it checked but whether it starts. Raises ConfigError, UsageError."""
+    made = configuration(config, load.Flags(named_pool(), script, profile, layers))
+    if made is None:
+        raise click.UsageError("no worker script; give --worker FILE, or --config FILE with a pool")
+    chosen = only(made)
+    with load.named(made.path) if made.path else nullcontext():
+        if chosen is None:
+            raise ConfigError("it has 0 pools; choose the script by --worker FILE")
+        pool_options.read(chosen.script, **chosen.options())
+    return chosen
 
 
 def open_pool(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> Pool:
-    """A pool for the script. Raises ConfigError, ProtectionUnavailable, CallError."""
-    options: dict[str, Any] = {"sandbox": Sandbox()}
-    if script is None:
-        if config is None:
-            raise click.UsageError("no worker script; give --worker FILE, or --config FILE with one pool")
-        with _named(config):
-            options = _only_pool(config)
-            script = options.pop("script")
-    elif not Path(script).is_file():
-        raise ConfigError(f"worker script {script!r} is not a file; give the path of a Python file")
-    options["sandbox"] = _with_flags(options["sandbox"], profile, layers)
-    return Pool(script, **{**options, "workers": 1})
-
-
-@contextmanager
-def _named(config: str) -> Iterator[None]:
-    """Each refusal begins with the file."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"config {config!r}: {error}") from error
-
-
-def _only_pool(config: str) -> dict[str, Any]:
-    """The options of the file's only pool, all of them checked."""
-    pools = _pools(read(config))
-    if len(pools) != 1:
-        raise ConfigError(f"it has {len(pools)} pools; choose the script by --worker FILE")
-    [(name, pool)] = pools.items()
-    script = pool.get("script")
-    if not isinstance(script, str):
-        wrong = "missing" if script is None else repr(script)
-        raise ConfigError(f"{name}.script is {wrong}; write script = \"worker.py\"")
-    options = {key: pool[key] for key in PLAIN_KEYS if key in pool}
-    options["script"] = str(Path(config).parent / script)
-    options["sandbox"] = _made(Sandbox, f"{name}.sandbox", pool.get("sandbox", {}))
-    options["limits"] = _made(Limits, f"{name}.limits", pool.get("limits", {}))
-    _called(pool_options.read, name, options)
-    return options
-
-
-def _pools(tables: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Dotted name -> the pool's table."""
-    for key in tables:
-        if key not in TABLES:
-            raise ConfigError(f"table {key} is unknown; possible are {', '.join(TABLES)}")
-    pools = tables.get("pools", {})
-    if not isinstance(pools, dict):
-        raise ConfigError(f"pools is {pools!r}; write tables, [pools.NAME]")
-    return {f"pools.{name}": _table(f"pools.{name}", pool, POOL_KEYS) for name, pool in pools.items()}
-
-
-def _table(name: str, value: object, keys: Collection[str]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{name} is {value!r}; write a table, [{name}]")
-    for key in value:
-        if key not in keys:
-            raise ConfigError(f"{name}.{key} is unknown; possible are {', '.join(keys)}")
-    return value
-
-
-def _made(kind: Callable[..., Any], name: str, table: object) -> Any:
-    """`kind` with the table's keys as its arguments."""
-    return _called(kind, name, _table(name, table, inspect.signature(kind).parameters))
-
-
-def _called(kind: Callable[..., Any], name: str, options: dict[str, Any]) -> Any:
-    try:
-        return kind(**options)
-    except (TypeError, ValueError) as error:  # of a type that `kind` does not expect
-        raise ConfigError(f"{name}: {error}") from error
-
-
-def _with_flags(sandbox: Sandbox, profile: str | None, layers: dict[str, str]) -> Sandbox:
-    return Sandbox(sandbox.profile if profile is None else profile, read=sandbox.read, scratch=sandbox.scratch,
-                   layers={**sandbox.layers, **layers})
+    """The pool that is meant, with one worker. Raises ConfigError, ProtectionUnavailable, CallError, UsageError."""
+    chosen = pool_of(script, config, profile, layers)
+    return Pool(chosen.script, **{**chosen.options(), "workers": 1})

@@ -1,4 +1,4 @@
-"""Sandbox and Limits: what a pool's workers may do and use. Frozen, validated when made.
+"""Sandbox, Limits and Restart: what a pool's workers may do and use, and how often they may die. Frozen, validated when made.
 
 The defaults are the safe ones: profile strict, every layer wanted. Switching a layer off is explicit and visible in
 `status()`; no default weakens anything.
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyproc.config.units import parse_size, parse_time
+from pyproc.config.values import INTENSITY_MAX, whole
 from pyproc.errors import ConfigError
 
 LAYERS = ("descriptors", "environment", "user_namespace", "pid_namespace", "network_namespace", "ipc_namespace",
@@ -91,3 +92,14 @@ class Limits:
     threads: int
     open_files: int
     scratch_files: int
+
+
+class Restart:
+    """How often workers may die: more than `intensity` deaths within `period` (seconds or "60 s") break the pool for one
+    period. The names and the rule are those of OTP's supervisor."""
+
+    __slots__ = ("intensity", "period")
+
+    def __init__(self, *, intensity: int = 5, period: str | float = "60 s") -> None:
+        self.intensity = whole("restart.intensity", intensity, 0, INTENSITY_MAX)
+        self.period = parse_time("restart.period", period)

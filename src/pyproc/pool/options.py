@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
-from pyproc.config.options import Limits, Sandbox
+from pyproc.config import values
+from pyproc.config.options import Limits, Restart, Sandbox
 from pyproc.config.units import parse_time
+from pyproc.config.values import QUEUE_MAX, REQUESTS_MAX, WORKERS_MAX, shown
 from pyproc.errors import ConfigError, ProtectionUnavailable
 from pyproc.supervisor.spec import WorkerSpec
 
 SOURCE_BYTES = 16 << 20  # a script beyond this is not a script
-WORKERS_MAX, QUEUE_MAX, REQUESTS_MAX = 1024, 1 << 20, 1 << 40
 QUEUE_DEFAULT = 1000  # calls
 
 
@@ -41,16 +42,16 @@ def read(script: str | os.PathLike[str], **given: Any) -> Options:
 
 def _read(
     script: str | os.PathLike[str], *, workers: int = 1, isolation: str = "worker", sandbox: Sandbox | None = None,
-    limits: Limits | None = None, timeout: str | float = 30.0, queue: int = QUEUE_DEFAULT, max_requests: int = 0,
-    env: Mapping[str, str] | None = None, python: str | None = None, preload: Sequence[str] = (), concurrency: int = 1,
-    prefetch: int = 1, zygote: bool = True, name: str = "pool",
+    limits: Limits | None = None, restart: Restart | None = None, timeout: str | float = 30.0,
+    queue: int = QUEUE_DEFAULT, max_requests: int = 0, env: Mapping[str, str] | None = None, python: str | None = None,
+    preload: Sequence[str] = (), concurrency: int = 1, prefetch: int = 1, zygote: bool = True, name: str = "pool",
 ) -> Options:
     if sys.platform != "linux":
         raise ProtectionUnavailable(f"pools need Linux, this is {sys.platform}", layer="platform",
                                     remedy="run the pool on Linux; Client works here")
-    _whole("workers", workers, 1, WORKERS_MAX)
-    _whole("queue", queue, 0, QUEUE_MAX)
-    _whole("max_requests", max_requests, 0, REQUESTS_MAX)
+    values.whole("workers", workers, 1, WORKERS_MAX)
+    values.whole("queue", queue, 0, QUEUE_MAX)
+    values.whole("max_requests", max_requests, 0, REQUESTS_MAX)
     if isolation not in ("worker", "call"):
         remedy = "tenants exist in the service only" if isolation == "tenant" else "write worker or call"
         raise ConfigError(f"isolation is {isolation!r}; {remedy}")
@@ -58,42 +59,23 @@ def _read(
         if value != 1:
             raise ConfigError(f"{option} is {value!r}; this version serves one call at a time in a worker, write 1")
     if not isinstance(sandbox, Sandbox | None):
-        raise ConfigError(f"sandbox is {_shown(sandbox)}; write Sandbox(…)")
+        raise ConfigError(f"sandbox is {shown(sandbox)}; write Sandbox(…)")
     if not isinstance(limits, Limits | None):
-        raise ConfigError(f"limits is {_shown(limits)}; write Limits(…)")
+        raise ConfigError(f"limits is {shown(limits)}; write Limits(…)")
+    if not isinstance(restart, Restart | None):
+        raise ConfigError(f"restart is {shown(restart)}; write Restart(…)")
+    often = Restart() if restart is None else restart
     if not isinstance(zygote, bool):
-        raise ConfigError(f"zygote is {_shown(zygote)}; write True or False")
-    if isinstance(preload, str) or not all(isinstance(module, str) for module in preload):
-        raise ConfigError(f"preload is {_shown(preload)}; give a list of names of modules")
+        raise ConfigError(f"zygote is {shown(zygote)}; write True or False")
     if not isinstance(script, (str, os.PathLike)) or not isinstance(os.fspath(script), str):
-        raise ConfigError(f"script is {_shown(script)}; give the path of a Python file as text or as a pathlib.Path")
+        raise ConfigError(f"script is {shown(script)}; give the path of a Python file as text or as a pathlib.Path")
     path = os.path.abspath(os.fspath(script))
     spec = WorkerSpec(name=name, script=path, source=_source(path), workers=workers,
                       sandbox=Sandbox() if sandbox is None else sandbox, limits=Limits() if limits is None else limits,
-                      environment=_environment(env), python=python, preload=tuple(preload),
-                      solo=not zygote)
+                      environment=values.environment("env", env), python=values.interpreter("python", python),
+                      preload=values.modules("preload", preload), solo=not zygote, intensity=often.intensity, period=often.period)
     return Options(name=name, isolation=isolation, timeout=parse_time("timeout", timeout), queue=queue,
                    max_requests=1 if isolation == "call" else max_requests, spec=spec)
-
-
-def _whole(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}, possible are {low} to {high}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "…"
-
-
-def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
-    if env is not None and not isinstance(env, Mapping):
-        raise ConfigError(f"env is {_shown(env)}; give a map of names to values")
-    environment = dict(env or {})
-    for key, text in environment.items():
-        if not isinstance(key, str) or not isinstance(text, str) or "=" in key or "\0" in key + text or not key:
-            raise ConfigError(f"env has {key!r}: {text!r}; names and values are text without NUL, names without '='")
-    return environment
 
 
 def _source(path: str) -> str:

@@ -270,7 +270,7 @@ def test_unexpected_fault_is_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch)
     def broken(*_: object) -> None:
         raise KeyError("deep")
 
-    monkeypatch.setattr("pyproc.cli.target.sandbox_of", broken)
+    monkeypatch.setattr("pyproc.cli.target.configuration", broken)
     code, _, err = cli("doctor")
     assert code == 70
     assert "KeyError" in err
@@ -348,7 +348,7 @@ def test_interrupt_that_cannot_be_told_keeps_its_exit_code(monkeypatch: pytest.M
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pyproc.cli.target.sandbox_of", interrupted)
+    monkeypatch.setattr("pyproc.cli.target.configuration", interrupted)
     monkeypatch.setattr(sys, "stderr", Full())
     assert program.run(["doctor"]) == 130
 
@@ -407,9 +407,55 @@ def test_attack_names_a_wrong_attack_and_the_classes(cli: Any) -> None:
     assert code == 2 and "'nonsense'" in err and "inheritance" in err
 
 
-@pytest.mark.parametrize("verb", ["doctor", "attack"])
-def test_what_is_said_of_a_sandbox_is_never_said_of_another_pools(cli: Any, tmp_path: Path, verb: str) -> None:
-    config = tmp_path / "pyproc.toml"
-    config.write_text("[pools.one]\n[pools.two.sandbox]\nlayers = { seccomp = 'off' }\n")
-    code, _, err = cli(verb, "--config", str(config))
-    assert code == 78 and "2 pools" in err and "two" in err
+TWO_POOLS = """
+[pools.one]
+script = "worker.py"
+[pools.two]
+script = "worker.py"
+sandbox = { layers = { seccomp = "off" } }
+"""
+
+
+@pytest.mark.parametrize("verb", [("attack", "--attack", "undo.limit-by-prlimit", "--no-controls"), ("call", "echo", "1"),
+                                  ("functions",)])
+def test_of_several_pools_one_must_be_chosen(cli: Any, script: str, verb: tuple[str, ...]) -> None:
+    config = Path(script).with_name("pyproc.toml")
+    config.write_text(TWO_POOLS)
+    code, _, err = cli(*verb, "--config", str(config))
+    assert code == 78 and "2 pools, one, two; choose one by --pool NAME" in err
+    code, _, err = cli(*verb, "--config", str(config), "--pool", "three")
+    assert code == 2 and f"--pool is 'three', and config '{config}' has one, two" in err
+    assert cli(*verb, "--config", str(config), "--pool", "one")[0] == 0
+
+
+def test_what_is_said_of_a_sandbox_is_of_the_chosen_pool_s(cli: Any, script: str) -> None:
+    config = Path(script).with_name("pyproc.toml")
+    config.write_text(TWO_POOLS)
+    verb = ("attack", "--attack", "undo.limit-by-prlimit", "--no-controls", "--config", str(config), "--pool")
+    assert cli(*verb, "one")[0] == 0
+    code, out, _ = cli(*verb, "two")
+    assert code == 1 and "seccomp off" in out
+
+
+def test_worker_with_a_configuration_is_that_script_with_the_pool_s_options(cli: Any, script: str) -> None:
+    config = Path(script).with_name("p.toml")
+    config.write_text('[pools.a]\nscript = "absent.py"\ntimeout = "1 ms"\n')
+    assert cli("call", "spin", "1", "--config", str(config), "--worker", script)[0] == 124
+    config.write_text('[pools.a]\ntimeout = "1 ms"\n')
+    assert cli("call", "spin", "1", "--config", str(config), "--worker", script)[0] == 124
+    config.write_text(TWO_POOLS)
+    assert cli("call", "echo", "1", "--config", str(config), "--worker", script)[0] == 78
+    assert cli("call", "echo", "1", "--config", str(config), "--worker", script, "--pool", "one") == (0, "1\n", "")
+    code, _, err = cli("call", "echo", "1", "--worker", script, "--pool", "one")
+    assert code == 2 and "--pool names a pool of a configuration" in err
+
+
+def test_configuration_of_this_folder_is_the_default(cli: Any, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(script).parent)
+    assert cli("functions")[0] == 2
+    assert "no configuration" in cli("functions", "--pool", "a")[2]
+    Path("pyproc.toml").write_text('[pools.a]\nscript = "worker.py"\ntimeout = "1 ms"\n')
+    assert cli("call", "spin", "1")[0] == 124
+    assert cli("call", "echo", "1", "--worker", script)[1] == "1\n"  # a script alone is not the folder's pool
+    monkeypatch.setenv("PYPROC_POOLS__A__TIMEOUT", "30 s")
+    assert cli("call", "echo", "1")[1] == "1\n"
