@@ -21,6 +21,7 @@ from pyproc.attack.corpus import Attack
 from pyproc.attack.run import Result
 
 VERDICTS = ("stopped", "granted", "unproven", "open", "escaped", "unfit")
+UNDONE = ("dumpable", "parent_death")  # what a process can take back from itself by prctl, where no filter refuses it
 FAILING = frozenset({"open", "escaped", "unproven"})
 
 
@@ -42,6 +43,8 @@ class Report:
         found: dict[str, dict[str, Result]] = {}
         for result in results:
             found.setdefault(result.id, {})[result.where] = result
+        if "seccomp" in lacking:
+            lacking = {**dict.fromkeys(UNDONE, "undone without seccomp"), **lacking}
         self.rows = [_row(attack, found.get(attack.id, {}), profile, lacking, controls=controls) for attack in attacks]
 
     @property
