@@ -25,7 +25,7 @@ def rows(page: str, head: str) -> dict[str, list[str]]:
         if not line.startswith("|"):
             break
         name, *rest = (cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|")))
-        found |= {key: rest for key in re.findall(r"`([^`]+)`", name) or [name]}
+        found |= dict.fromkeys(re.findall(r"`([^`]+)`", name) or [name], rest)
     return found
 
 
