@@ -13,6 +13,7 @@ import pytest
 
 pytestmark = [pytest.mark.unprivileged, pytest.mark.slow]
 
+COMPUTED = 20  # ticks, 0.2 s: more than a start and a request take
 SCRIPT = Path(__file__).with_name("subject.py")
 APPLICATION = """
 import sys
@@ -26,13 +27,21 @@ sys.stdin.read()
 """
 
 
+def ticks(pid: int) -> int:
+    """Of processor time that the process has used."""
+    return int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[11])
+
+
 def outlives(*off: str) -> bool:
     """Whether a worker that computes lives on when its application is killed; it is ended then."""
     order = [sys.executable, "-c", APPLICATION, str(SCRIPT), *off]
     application = subprocess.Popen(order, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
     assert application.stdout is not None and application.stdin is not None
-    pidfd = os.pidfd_open(int(application.stdout.readline()))
+    pid = int(application.stdout.readline())
+    pidfd = os.pidfd_open(pid)
     try:
+        while ticks(pid) < COMPUTED:  # it does not look at its channel any more
+            pass
         application.kill()
         application.wait()
         lives = not select.select([pidfd], [], [], 2.0)[0]
