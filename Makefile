@@ -41,8 +41,9 @@ lint: venv-test  ## ruff, mypy --strict, import-linter
 bench: venv  ## latency and throughput of a call here, beside the bare socket
 	$(VENV)/pyproc bench $(OPTIONS)
 
-soak: venv-test  ## the sampled tests in full: 1,000 killed workers, 2 million compared filter decisions
+soak: venv-test  ## the sampled tests in full: 1,000 killed workers, 2 million compared filter decisions, the corpus in each tier
 	PYPROC_SOAK=1000 $(VENV)/python -m pytest tests/integration -k killed_workers --timeout 3000
+	PYPROC_SOAK=1 $(VENV)/python -m pytest tests/integration/test_missing_layers.py -k lower_tier --timeout 3000
 	PYPROC_SOAK=2000000 $(VENV)/python -m pytest tests/unit/sandbox --timeout 3000
 
 lock:  ## renew the hash-pinned requirement files (needs uv and the network)

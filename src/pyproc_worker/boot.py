@@ -8,6 +8,8 @@
        | ----- lifeline: "M" -------------> | exec itself ------> |
        | ----- control: plan (JSON) ------------------------------> | unshare(the rest), fork -------> |
        |                                                            | keeper: waits for the lifeline   | apply(plan)
+       | <---- control: {"applied": […]} ----------------------------------------------------------- |
+       | compares it with the plan, and /proc with its environment and limits                        |
        | <---- control: {"listener": n} ------------------------------------------------------------- |
        | takes the listener by pidfd_getfd; control: "L" -------------------------------------------> | closes it
        | <---- control: {"loaded": …} or {"failed": …} ----------------------------------------------- | imports the script
@@ -78,9 +80,10 @@ def _enter(plan: dict[str, Any], control: socket.socket) -> None:
         os.close(fd)
     confinement = None if plan["solo"] else worker.Confinement(plan["worker"])
     try:
-        listener = apply.apply(plan)
+        listener, applied = apply.apply(plan)
     except apply.LayerFailed as error:
         _fail(error.layer, error.cause_text)
+    send_frame(control, {"applied": applied})
     from pyproc_worker import zygote
 
     zygote.run(plan, listener, control, confinement)

@@ -1,4 +1,8 @@
-"""Each property that is attested is taken away in turn, behind the plan's back; no worker may then serve."""
+"""Each layer is taken away in turn, behind the plan's back; no worker may then serve.
+
+What no supervisor can read (`attest.UNREADABLE`: Landlock, MDWE, PDEATHSIG, and dumpable of the same uid) is told by pid 1 before the
+script runs; that the layer then does what it is for is shown by an attack under it alone, in test_layer_alone.py.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,11 @@ from typing import Any
 import pytest
 
 from pyproc import Pool, PyprocError
+from pyproc.config.options import LAYERS
+from pyproc.host import cgroup
 from pyproc.sandbox import plan as plans
-from pyproc.supervisor import children
+from pyproc.sandbox import probe
+from pyproc.supervisor import children, keeper
 
 SCRIPT = pathlib.Path(__file__).with_name("subject.py")
 Strip = Callable[[dict[str, Any]], None]
@@ -34,32 +41,109 @@ def _worker(key: str, value: Any) -> Strip:
     return lambda document: document["worker"].update({key: value})
 
 
-STRIPS: dict[str, Strip] = {
-    "network_namespace": _without_namespace("network"),
-    "ipc_namespace": _without_namespace("ipc"),
-    "uts_namespace": _without_namespace("uts"),
-    "cgroup_namespace": _without_namespace("cgroup"),
-    "mount_namespace": _without_namespace("mount"),
-    "pid_namespace": _without_namespace("pid"),
-    "capabilities of the zygote": _without_layer("capabilities"),
-    "seccomp of the zygote": _without_layer("seccomp"),
-    "user namespace and capabilities of the worker": _worker("user_namespace", False),
-    "second filter of the worker": _worker("seccomp", None),
-    "no_new_privs": _without_layer("no_new_privs"),
+def _with_limit(name: str, value: int) -> Strip:
+    return lambda document: document["rlimits"].update({name: [value, value]})
+
+
+# Layer -> what is taken away, by what name the refusal calls it. All layers of contract section 10, but for those of ELSEWHERE.
+STRIPS: dict[str, tuple[Strip, str]] = {
+    "network_namespace": (_without_namespace("network"), "network_namespace"),
+    "ipc_namespace": (_without_namespace("ipc"), "ipc_namespace"),
+    "uts_namespace": (_without_namespace("uts"), "uts_namespace"),
+    "cgroup_namespace": (_without_namespace("cgroup"), "cgroup_namespace"),
+    "mount_namespace": (_without_namespace("mount"), "mount_namespace"),
+    "pid_namespace": (_without_namespace("pid"), "pid_namespace"),
+    "rlimits": (_without_layer("rlimits"), "rlimits is not applied"),
+    "rlimits, one of them": (_with_limit("NOFILE", 4096), "RLIMIT_NOFILE"),
+    "capabilities": (_without_layer("capabilities"), "capabilities is not applied"),
+    # the kernel refuses what comes after it: Landlock, or the filter
+    "no_new_privs": (_without_layer("no_new_privs"), ""),
+    "dumpable": (_without_layer("dumpable"), "dumpable is not applied"),
+    "parent_death": (_without_layer("parent_death"), "parent_death is not applied"),
+    "mdwe": (_without_layer("mdwe"), "mdwe is not applied"),
+    "landlock": (_without_layer("landlock"), "landlock is not applied"),
+    "seccomp": (_without_layer("seccomp"), "seccomp is not applied"),
+    "user_namespace of the worker": (_worker("user_namespace", False), ""),
+    "seccomp of the worker": (_worker("seccomp", None), ""),
 }
+ELSEWHERE = {  # layer -> the test that takes it away by another way than the document of the plan
+    "user_namespace": "test_a_user_namespace_that_is_not_entered_never_serves",
+    "descriptors": "test_a_descriptor_too_many_never_serves",
+    "environment": "test_a_variable_too_many_never_serves",
+    "cgroup": "test_a_worker_outside_of_its_group_never_serves",
+}
+
+
+def test_every_layer_is_taken_away_by_a_test() -> None:
+    assert {name.partition(" of ")[0].partition(",")[0] for name in STRIPS} | set(ELSEWHERE) == set(LAYERS)
+    assert all(test in globals() for test in ELSEWHERE.values())
+
+
+def _refused(monkeypatch: pytest.MonkeyPatch, strip: Strip) -> str:
+    """With which words no worker of such a plan serves."""
+    build = plans.build
+
+    def stripped(**given: Any) -> plans.Plan:
+        made = build(**given)
+        strip(made.document)
+        return made
+
+    monkeypatch.setattr(children.plans, "build", stripped)
+    with pytest.raises(PyprocError) as refusal:
+        Pool(SCRIPT)
+    return str(refusal.value)
 
 
 @pytest.mark.unprivileged
 @pytest.mark.parametrize("name", STRIPS)
 def test_a_worker_without_an_attested_property_never_serves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = plans.build
+    layer = name.partition(" of ")[0].partition(",")[0]
+    if probe.granted()[0].get(layer, ""):
+        pytest.skip(f"needs the layer {layer}: {probe.granted()[0][layer]}")
+    strip, named = STRIPS[name]
+    assert named in _refused(monkeypatch, strip)
 
-    def stripped(**given: Any) -> plans.Plan:
-        made = build(**given)
-        STRIPS[name](made.document)
-        return made
 
-    monkeypatch.setattr(children.plans, "build", stripped)
+@pytest.mark.unprivileged
+def test_a_user_namespace_that_is_not_entered_never_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parent starts it at the stage behind the door."""
+    made = keeper.Keeper.__init__
+
+    def past_the_door(self: Any, plan: Any, interpreter: Any, *, enters: bool) -> None:
+        made(self, plan, interpreter, enters=False)
+        self.lifeline.send(b"M")
+
+    monkeypatch.setattr(keeper.Keeper, "__init__", past_the_door)
+    with pytest.raises(PyprocError):
+        Pool(SCRIPT)
+
+
+@pytest.mark.unprivileged
+def test_a_descriptor_too_many_never_serves(caplog: pytest.LogCaptureFixture) -> None:
+    with Pool(SCRIPT, env={"AT_FORK": "descriptor:1"}) as pool:
+        assert pool.status()["deaths"] == {"policy": 1}
+        assert pool.status()["workers"][0]["name"] != "w1"
+    assert "worker=w1 cause=descriptors" in caplog.text
+
+
+@pytest.mark.unprivileged
+def test_a_variable_too_many_never_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    spawn = keeper.spawn.spawn
+
+    def leaky(argv: Any, *, env: Any, **more: Any) -> Any:
+        return spawn(argv, env={**env, "SECRET": "of the host"}, **more)
+
+    monkeypatch.setattr(keeper.spawn, "spawn", leaky)
+    with pytest.raises(PyprocError, match="environment differs in SECRET"):
+        Pool(SCRIPT)
+
+
+@pytest.mark.unprivileged
+def test_a_worker_outside_of_its_group_never_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = cgroup.parents()[1]
+    if refusal:
+        pytest.skip(f"needs the layer cgroup: {refusal}")
+    monkeypatch.setattr(cgroup.Group, "add", lambda self, pid: None)
     with pytest.raises(PyprocError):
         Pool(SCRIPT)
 

@@ -4,14 +4,17 @@
          <------ one JSON document ------- what became of each
 
 The filter is compiled by the project's own compiler. A control group that cannot be written is a read-only mount in a
-mount namespace of the host's own; an unprivileged uid has none anyway. An outer filter counts in the attestation too: a
-pool that serves here has told it from the sandbox's own.
+mount namespace of the host's own; an unprivileged uid has none anyway. There root's interpreter is put within reach of its
+workers' uids too, as it is without mounts that they meet it. An outer filter counts in the attestation too: a pool that serves here
+has told it from the sandbox's own.
+
+What a missing feature opens is shown by the escape corpus in the same host: every attack is stopped, or is said to be open
+because nothing that stops it is in force. `make soak` runs all of it, the suite the attacks that the missing layer alone stops.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import glob
 import json
@@ -23,8 +26,11 @@ from typing import Any
 
 import pytest
 
-import pyproc
 from pyproc import Pool, ProtectionUnavailable, PyprocError, Sandbox
+from pyproc.attack import corpus as catalogue
+from pyproc.attack import run as running
+from pyproc.attack.report import UNDONE, Report
+from pyproc.attack.targets import Targets
 from pyproc.sandbox import oci, plan, seccomp
 from pyproc_worker.jail import libc
 from pyproc_worker.jail import seccomp as loader
@@ -33,8 +39,8 @@ pytestmark = [pytest.mark.unprivileged, pytest.mark.slow]
 
 SCRIPT = Path(__file__).with_name("subject.py")
 EPERM, EBUSY, EINVAL, ENOSYS = 1, 16, 22, 38
-PR_SET_NO_NEW_PRIVS, CLONE_NEWNS = 38, 0x20000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+PR_SET_NO_NEW_PRIVS = 38
+MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096
 
 
 def refused(errno: int, *names: str, argument: int = 0, flag: int = 0, value: int = 0) -> dict[str, Any]:
@@ -71,17 +77,11 @@ def close_groups() -> None:
     """Have no writable control group: as root by read-only mounts, else there is none."""
     if os.geteuid() != 0:
         return
-    kernel = ctypes.CDLL(None, use_errno=True)
+    from view import KERNEL, must
 
-    def must(result: int, what: str) -> None:
-        if result:
-            raise OSError(ctypes.get_errno(), what)
-
-    must(kernel.unshare(CLONE_NEWNS), "unshare")
-    must(kernel.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "private")
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         if " - cgroup" in line:
-            must(kernel.mount(None, line.split()[4].encode(), None, MS_REMOUNT | MS_BIND | MS_RDONLY, None), "read-only")
+            must(KERNEL.mount(None, line.split()[4].encode(), None, MS_REMOUNT | MS_BIND | MS_RDONLY, None), "read-only")
 
 
 def left() -> list[int]:
@@ -113,13 +113,38 @@ def doctor(arguments: list[str]) -> dict[str, Any]:
     return {"status": run.returncode, **json.loads(run.stdout)}
 
 
+def corpus(order: dict[str, Any]) -> dict[str, Any]:
+    """What the escape corpus, or the named attacks of it, comes to under `layers`."""
+    attacks = [attack for attack in catalogue.load() if not order["attacks"] or attack.id in order["attacks"]]
+    states: dict[str, Any] = {}
+
+    def make(script: Any, env: Any, **options: Any) -> Pool:
+        pool = Pool(script, sandbox=Sandbox(layers=order["layers"]), env=dict(env), timeout=running.CALL_SECONDS, **options)
+        states.update(pool.status()["layers"])
+        return pool
+
+    with Targets() as targets:
+        results = list(running.run_corpus(make, targets, attacks, at_import=not order["attacks"]))
+    lacking = {name: state["state"] for name, state in states.items() if state["state"] != "enforced"}
+    report = Report(attacks, results, profile="strict", controls=False, lacking=lacking)
+    return {row.attack.id: [row.verdict, row.proof, dict(row.answers)] for row in report.rows}
+
+
 def main() -> None:
     asked = json.loads(sys.argv[1])
+    if os.geteuid() == 0:
+        import view
+
+        view.of_its_own()
+        view.open_the_way()
     if asked["close_groups"]:
         close_groups()
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1)
     rules = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": asked["rules"]}
     loader.load(seccomp.compile_profile(oci.parse(json.dumps(rules))))
+    if asked.get("corpus"):
+        print(json.dumps(corpus(asked["corpus"])))
+        return
     before = left()
     pools = {name: outcome(layers) for name, layers in asked["pools"].items()}
     print(json.dumps({"pools": pools, "before": before, "after": left(), "doctor": doctor(asked["doctor"])}))
@@ -145,16 +170,6 @@ def ask(rules: list[dict[str, Any]], pools: dict[str, Any], arguments: list[str]
     return answer
 
 
-def needs_reach(feature: str) -> None:
-    """Without mounts a worker of root opens the interpreter's files as its own uid."""
-    if os.geteuid() != 0 or feature not in ("user namespaces", "pid namespaces", "mounts"):
-        return
-    for place in (Path(sys.base_prefix), Path(pyproc.__file__)):
-        closed = [str(folder) for folder in place.resolve().parents if not folder.stat().st_mode & 1]
-        if closed:
-            pytest.skip(f"needs the layer mount_namespace: only with mounts a worker reaches {place} below {closed[0]}")
-
-
 @pytest.mark.parametrize("feature", FEATURES)
 def test_a_required_layer_that_is_missing_refuses_the_pool(feature: str) -> None:
     layer, pool = FEATURES[feature][0], host(feature)["pools"]["require"]
@@ -164,7 +179,6 @@ def test_a_required_layer_that_is_missing_refuses_the_pool(feature: str) -> None
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_a_preferred_layer_that_is_missing_is_reported_and_the_rest_serves(feature: str) -> None:
-    needs_reach(feature)
     layer, pool = FEATURES[feature][0], host(feature)["pools"]["prefer"]
     assert "served" in pool, pool
     state = pool["layers"][layer]
@@ -175,7 +189,6 @@ def test_a_preferred_layer_that_is_missing_is_reported_and_the_rest_serves(featu
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_a_layer_that_is_off_is_not_asked_for(feature: str) -> None:
-    needs_reach(feature)
     layer, pool = FEATURES[feature][0], host(feature)["pools"]["off"]
     assert "served" in pool, pool
     assert pool["layers"][layer]["state"] == pool["layers"][layer]["wanted"] == "off"
@@ -210,6 +223,54 @@ def test_one_wall_off_and_the_other_missing_is_a_refusal(off: str, rule: dict[st
 def test_without_close_range_a_pool_still_starts() -> None:
     pools = ask([refused(ENOSYS, "close_range")], {"prefer": {"descriptors": "prefer"}, "off": {"descriptors": "off"}}, [])["pools"]
     assert [pool.get("served", pool)[-1] for pool in pools.values()] == [2, 2], pools
+
+
+# Where a feature is missing, the attacks that nothing else stops: they are open, and the report says so.
+NAMESPACES = frozenset(f"namespaces.host-{kind}" for kind in ("user", "pid", "network", "ipc", "uts", "cgroup", "mount"))
+OPEN = {
+    "user namespaces": NAMESPACES | {"namespaces.host-name", "files.stat-secret"},
+    "mounts": frozenset({"namespaces.host-mount", "files.stat-secret"}),
+    "landlock": frozenset[str](),
+    "writable groups": frozenset[str](),
+    "seccomp listeners": None,  # all that only seccomp stops: some fifty, which is why the layer is required unless one says otherwise
+}
+SAMPLE = frozenset({  # of the attacks that several layers stop, from each kind of wall
+    "abi.make-executable", "credentials.become-root", "files.read-secret", "files.create-outside", "ipc.shared-memory", "links.symlink",
+    "namespaces.tmpfs", "processes.kill", "resources.descriptors", "sockets.tcp-connect", "sockets.unix-path", "startup.host-module",
+    "terminal.pseudo", "tracing.read-memory", "tracing.proc-environment"})
+WHOLE = "PYPROC_SOAK" in os.environ
+
+
+def played(feature: str, attacks: list[str]) -> dict[str, Any]:
+    """Attack -> verdict, proof and answers in a host without the feature."""
+    layer, rules = FEATURES[feature]
+    order = {"rules": rules, "pools": {}, "doctor": [], "close_groups": feature == "writable groups",
+             "corpus": {"attacks": attacks, "layers": {layer: "prefer"}}}
+    run = subprocess.run([sys.executable, __file__, json.dumps(order)], capture_output=True, text=True, timeout=500, check=False)
+    assert run.returncode == 0, run.stderr
+    found: dict[str, Any] = json.loads(run.stdout)
+    return found
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("feature", OPEN)
+def test_a_lower_tier_stops_the_corpus_or_says_what_is_open(feature: str) -> None:
+    expected = OPEN[feature]
+    attacks = {attack.id: attack for attack in catalogue.load() if attack.fits_this_machine}
+    if expected is None:
+        expected = frozenset(id for id, attack in attacks.items() if {*attack.layers} <= {"seccomp", *UNDONE})
+        asked = [] if WHOLE else sorted(SAMPLE | {"credentials.add-key", "tracing.dumpable", "sockets.packet-filter"})
+    else:
+        asked = [] if WHOLE else sorted(SAMPLE | expected)
+    found = played(feature, asked)
+    for id, (verdict, proof, answers) in found.items():
+        assert verdict in ("stopped", "granted", "open", "unfit"), (id, answers)
+        if verdict == "open":
+            assert id in expected and " is missing" in proof, (id, proof)
+    opened = {id for id, (verdict, _, _) in found.items() if verdict == "open"}
+    assert opened <= expected
+    if feature != "seccomp listeners":  # what one worker can do there depends on what another attack has undone before
+        assert opened == expected
 
 
 if __name__ == "__main__":

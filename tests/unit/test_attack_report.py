@@ -52,3 +52,13 @@ def test_without_a_control_the_reason_is_told() -> None:
 def test_an_attack_for_another_machine_is_unfit() -> None:
     report = Report([replace(PLAIN, machines=("vax",))], [], profile="strict")
     assert report.rows[0].verdict == "unfit" and report.holds
+
+
+def test_an_attack_whose_layers_are_all_lacking_is_open_and_says_which() -> None:
+    results = [ran("call", escaped=True), ran("control", escaped=True)]
+    lacking = dict.fromkeys(PLAIN.layers, "missing")
+    report = Report([PLAIN], results, profile="strict", lacking=lacking)
+    assert (report.rows[0].verdict, report.holds) == ("open", False)
+    assert all(f"{layer} is missing" in report.rows[0].proof for layer in PLAIN.layers)
+    lacking.popitem()
+    assert Report([PLAIN], results, profile="strict", lacking=lacking).rows[0].verdict == "escaped"

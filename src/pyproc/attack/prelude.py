@@ -13,9 +13,11 @@ from __future__ import annotations
 ESCAPED = "ESCAPED"
 
 PRELUDE = r"""
-import ctypes, errno, fcntl, mmap, os, resource, signal, socket, struct, subprocess, sys, threading, time
+import ctypes, errno, fcntl, io, json, logging, mmap, os, pickle, random, resource, signal, socket, struct, subprocess
+import sys, threading, time, traceback
 
 libc = ctypes.CDLL(None, use_errno=True)
+kept = []  # what a plant holds until its worker ends
 libc.syscall.restype = ctypes.c_long
 
 

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from pyproc.attack import corpus, plain
 from pyproc.attack.prelude import PRELUDE
+from pyproc.host import procfs
 
 SECRET_VARIABLE: Final = "PYPROC_ATTACK_SECRET"  # noqa: S105 - the name of a variable
 IPC_RMID: Final = 0
@@ -102,6 +103,8 @@ class Targets:
             os.chown(path, uid, uid if uid == plain.PLAIN_UID else -1)
         self._known = {name: str(base / name) for name in ("secret", "shared", "spare")}
         self.renew()
+        for name in ("pyproc_attack_target", "pyproc_attack_here"):
+            (base / f"{name}.py").write_text(f"token = {self.token!r}\n")
         self.secret_fd = os.open(self._known["secret"], os.O_RDONLY)
         directory_fd = os.open(base, os.O_RDONLY)
         for fd in (self.secret_fd, directory_fd):
@@ -113,7 +116,10 @@ class Targets:
             "numbers": corpus.numbers(),
             "host_pid": os.getpid(),
             "host_name": os.uname().nodename,
+            "uid": uid,
             "host_directory": str(base),
+            "namespaces": {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in procfs.KINDS},
+            "groups": Path("/proc/self/cgroup").read_text("ascii", "replace"),
         }
 
     def _sockets(self) -> None:

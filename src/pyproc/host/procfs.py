@@ -188,6 +188,12 @@ def limits(pid: int) -> dict[str, tuple[int, int]]:
     return found
 
 
+def environment(pid: int) -> dict[str, str]:
+    """The environment with which a process was started, as it stands in its memory now. Raises GoneError, Unreadable."""
+    entries = read(f"/proc/{pid}/environ").decode(errors="surrogateescape").split("\0")
+    return dict(entry.partition("=")[::2] for entry in entries if entry)
+
+
 def _children_by_search(pid: int) -> list[int]:
     found: list[int] = []
     for name in _names("/proc"):

@@ -1,7 +1,8 @@
 """What must be true of a worker before it may serve, read by the supervisor from /proc. The comparison is pure.
 
-Each property has a line of its own; what differs is named with both values and ends the worker (`policy`). Landlock and
-MDWE cannot be read from outside; they are tried by the probe and applied before any user code runs.
+Each property has a line of its own; what differs is named with both values and ends the worker (`policy`). Landlock, MDWE and
+PDEATHSIG cannot be read from outside, nor can dumpable where the worker has the supervisor's own uid. Of these pid 1 itself tells
+that it has applied them, at a time when nothing but our code has run in it; after the import nothing that it says counts.
 """
 
 from __future__ import annotations
@@ -10,10 +11,20 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pyproc.host.procfs import Status
+from pyproc.host.procfs import RLIM_INFINITY, Status
 
 KIND_OF_LAYER = {"user_namespace": "user", "pid_namespace": "pid", "network_namespace": "net", "ipc_namespace": "ipc",
                  "uts_namespace": "uts", "cgroup_namespace": "cgroup", "mount_namespace": "mnt"}
+
+
+TOLD = frozenset({"mount_namespace", "uts_namespace", "rlimits", "capabilities", "parent_death", "dumpable", "no_new_privs",
+                  "landlock", "mdwe", "seccomp"})  # the steps of `pyproc_worker.jail.apply`
+UNREADABLE = {  # of TOLD: why no supervisor can read it
+    "parent_death": "the signal of the parent's death is known to the process alone (prctl)",
+    "mdwe": "the flag is known to the process alone (prctl)",
+    "landlock": "the kernel shows no domain of another process",
+    "dumpable": "shown by the owner of the files in /proc, which is the same where the supervisor has the worker's uid",
+}
 
 
 class Expected(NamedTuple):
@@ -31,6 +42,28 @@ class Expected(NamedTuple):
     own_namespaces: dict[str, str]
     zygote_namespaces: dict[str, str] | None
     places: Mapping[str, str]
+
+
+def unconfined(layers: frozenset[str], applied: frozenset[str], *, environment: tuple[Mapping[str, str], Mapping[str, str]],
+               limits: tuple[Mapping[str, tuple[int, int]], Mapping[str, list[int]]], hidden: bool | None) -> list[str]:
+    """What is not as planned in pid 1 before the script runs, as text. `environment`, `limits`: as found, as planned; `hidden`:
+    whether its files in /proc belong to somebody else than its uid, None where that tells nothing."""
+    found = [f"{layer} is not applied" for layer in sorted(TOLD & layers - applied)]
+    found += [f"{layer} is applied and was not planned" for layer in sorted(applied - layers)]
+    if "environment" in layers and dict(environment[0]) != dict(environment[1]):
+        names = sorted(name for name in {*environment[0], *environment[1]} if environment[0].get(name) != environment[1].get(name))
+        found.append(f"environment differs in {', '.join(names)[:200]}")
+    if "rlimits" in layers:
+        found += [f"RLIMIT_{name} is {actual}, expected at most {wanted}" for name, wanted in sorted(limits[1].items())
+                  if not _within(actual := limits[0].get(f"RLIMIT_{name}", (RLIM_INFINITY, RLIM_INFINITY)), wanted)]
+    if "dumpable" in layers and hidden is False:
+        found.append("dumpable is set: its files in /proc belong to its uid")
+    return found
+
+
+def _within(actual: tuple[int, int], wanted: list[int]) -> bool:
+    """A limit that was lower before stays so."""
+    return all(value != RLIM_INFINITY and value <= bound for value, bound in zip(actual, wanted, strict=True))
 
 
 def differences(expected: Expected, status: Status, namespaces: dict[str, str], descriptors: dict[int, str],

@@ -52,6 +52,7 @@ CLONE_NEWUSER = 0x10000000
 # CHILD_SETTID, CHILD_CLEARTID and SIGCHLD: what fork(3) of glibc gives, exactly.
 FORK_FLAGS = 0x01200011
 SECCOMP_SET_MODE_FILTER = 1
+SIGKILL = 9
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_SECUREBITS = 1, 4, 22, 24, 28
 RECEIVE_FLAGS = 0x40004162  # PEEK TRUNC DONTWAIT WAITALL NOSIGNAL CMSG_CLOEXEC: not OOB, not ERRQUEUE
 
@@ -77,6 +78,8 @@ def zygote_rules(profile: Profile) -> Profile:
     """The first filter, loaded before the user's import, as a profile (to show and to explain)."""
     require_start(profile)
     own = [
+        *_rules(profile, "prctl", ALLOW, "a worker ends with its zygote; no other signal, and none, can be chosen",
+                _is(0, PR_SET_PDEATHSIG), _is(1, SIGKILL)),
         *_forced(profile),
         *_rules(profile, "prctl", ALLOW, "drops what is left of the capabilities", _is(0, PR_CAPBSET_DROP)),
         *_rules(profile, "prctl", ALLOW, "locks the rules of exec and setuid", _is(0, PR_SET_SECUREBITS)),

@@ -30,6 +30,8 @@ INNER_ID = 1000  # the uid and gid that a worker of a root supervisor has inside
 FIRST_WORKER_UID, WORKER_UIDS = 61184, 256  # never 65534: an unmapped peer is shown as that
 SCRATCH = "/scratch"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+ADDRESSES = 1 << 30  # bytes that an interpreter with large libraries maps and never uses (ADR 0012 has what was measured)
+ADDRESSES_OF_A_THREAD = 72 << 20  # its stack of 8 MiB, and the 64 MiB that glibc reserves for its arena
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -43,7 +45,7 @@ class LayerState(msgspec.Struct, frozen=True):
 
 class Plan(msgspec.Struct, frozen=True):
     """`document` for the jail; `environment`; the maps that the supervisor writes; the ids that it expects to see;
-    `remarks`: what an operator should read about the profile."""
+    `remarks`: what an operator should read about the profile; `rlimits`: RLIMIT name -> [soft, hard] that it expects to see."""
 
     document: dict[str, Any]
     environment: dict[str, str]
@@ -54,6 +56,7 @@ class Plan(msgspec.Struct, frozen=True):
     host_uid: int
     host_gid: int
     remarks: tuple[str, ...]
+    rlimits: dict[str, list[int]]
 
 
 def layers(sandbox: Sandbox, granted: Mapping[str, str]) -> dict[str, LayerState]:
@@ -95,6 +98,7 @@ def build(
     if uid == 0:
         refuse_unreachable(decided, interpreter, host_uid)
     template, marks = derive.worker_template(rules)
+    bounds = rlimits(limits, workers, address_space="cgroup" not in on, own_uid=uid == 0 or "user" in namespaces)
     document = {
         "layers": sorted(on), "namespaces": [kind for kind in namespaces if kind != "user"],
         "mounts": [{"source": p, "target": p, "flags": ["ro", "nosuid", "nodev"]} for p in readable]
@@ -102,15 +106,14 @@ def build(
         "links": {f"/{name}": os.readlink(f"/{name}") for name in ("lib", "lib64", "bin", "sbin")
                   if os.path.islink(f"/{name}")},
         "scratch": {"path": SCRATCH, "bytes": sandbox.scratch or 0, "files": limits.scratch_files},
-        "hostname": "sandbox", "rlimits": rlimits(limits, workers, address_space="cgroup" not in on,
-                                                      own_uid=uid == 0 or "user" in namespaces),
+        "hostname": "sandbox", "rlimits": {name: list(pair) for name, pair in bounds.items()},
         "become": become, "bounding": uid == 0 or "user" in namespaces,
         "landlock": {"abi": min(landlock_abi, 7), "rules": [(p, "read") for p in readable]
                      + [(p, "write" if p == "/dev/null" else "read") for p in DEVICES]
                      + ([(SCRATCH, "write")] if sandbox.scratch else [])},
         "seccomp": {"zygote": base64.b64encode(derive.zygote_filter(rules)).decode()} if "seccomp" in on else None,
         "worker": {
-            "setsid": sandbox.profile != "strict", "user_namespace": "user" in namespaces,
+            "setsid": sandbox.profile != "strict", "user_namespace": "user" in namespaces, "parent_death": "parent_death" in on,
             "landlock": {"abi": min(landlock_abi, 7)} if "landlock" in on and landlock_abi >= 4 else None,
             "seccomp": base64.b64encode(template).decode() if "seccomp" in on else None, "marks": list(marks),
         },
@@ -123,7 +126,7 @@ def build(
     inner_gid = "".join(("0 0 1", f"\n{INNER_ID} {host_gid} 1")) if uid == 0 else f"0 {gid} 1"
     home = {"HOME": SCRATCH, "TMPDIR": SCRATCH, "LC_CTYPE": "C.UTF-8", **ONE_THREAD}
     return Plan(document, {**home, **environment}, decided, inner, inner_gid, uid != 0, host_uid, host_gid,
-                rules.remarks())
+                rules.remarks(), bounds)
 
 
 def rlimits(limits: Limits, workers: int, *, address_space: bool, own_uid: bool) -> dict[str, list[int]]:
@@ -136,8 +139,8 @@ def rlimits(limits: Limits, workers: int, *, address_space: bool, own_uid: bool)
             "NICE": 0, "RTPRIO": 0}
     if own_uid:
         flat["NPROC"] = workers * (limits.threads + limits.processes) + 16
-    if address_space:
-        flat["AS"] = limits.memory
+    # what a group counts is memory that is used; addresses are more, and without a group they are all there is to count
+    flat["AS"] = limits.memory + (0 if address_space else ADDRESSES + limits.threads * ADDRESSES_OF_A_THREAD)
     seconds = max(1, int(limits.cpu_time))
     return {**{name: [value, value] for name, value in flat.items()}, "CPU": [seconds, seconds + 1]}
 

@@ -1,7 +1,10 @@
-"""Reads from /proc what a zygote or a worker is, and has `sandbox.attest` compare it. Nothing is asked of the process itself.
+"""Reads from /proc what a zygote or a worker is, and has `sandbox.attest` compare it. What a process says of itself counts
+only before the script runs.
 
 A zygote has one thread, no children and the known descriptors before anything is forked from it: what it holds, each worker
-inherits. A worker has in addition its parent, its own user namespace, one filter more, its pipes and its control group.
+inherits. Before its script runs, its environment, its limits and the steps that it took are looked at too: later it could have
+overwritten the one, and could say anything of the others. A worker has in addition its parent, its own user namespace, one
+filter more, its pipes and its control group.
 """
 
 from __future__ import annotations
@@ -40,6 +43,17 @@ class Attestation:
         self._own_namespaces = procfs.namespaces(os.getpid())
         self._own_filters = own.filters
         self._groups = frozenset(os.getgroups()) | {plan.host_gid}
+
+    def confined(self, pid: int, applied: frozenset[str]) -> list[str]:
+        """What differs in pid 1 before it runs the script, as text. `applied`: the layers that it says it has applied."""
+        try:
+            limits, environment = procfs.limits(pid), procfs.environment(pid)
+            owner = os.stat(f"/proc/{pid}/status").st_uid
+        except OSError as error:
+            return [f"it cannot be read: {error}"]
+        hidden = owner != self._plan.host_uid if self._plan.host_uid != os.geteuid() else None
+        return attest.unconfined(self._layers, applied, environment=(environment, self._plan.environment),
+                                 limits=(limits, self._plan.rlimits), hidden=hidden)
 
     def zygote(self, pid: int) -> Zygote:
         """Attest the zygote after its import. Raises PyprocError saying what is not as it must be."""

@@ -2,7 +2,8 @@
 
 | phase | permitted | next phase |
 |---|---|---|
-| booting | {"listener": n}, {"failed": {…}} | loading |
+| booting | {"applied": [layer, …]}, {"failed": {…}} | confined |
+| confined | {"listener": n}, {"failed": {…}} | loading |
 | loading | {"loaded": true}, {"failed": {…}} | serving |
 | serving | {"fork_failed": errno} | serving |
 
@@ -29,8 +30,15 @@ class Breach(Exception):
 
 class Phase(Enum):
     BOOTING = "booting"
+    CONFINED = "confined"
     LOADING = "loading"
     SERVING = "serving"
+
+
+class Applied(NamedTuple):
+    """The layers that pid 1 has applied to itself; nothing of the user's runs yet."""
+
+    layers: frozenset[str]
 
 
 class Offered(NamedTuple):
@@ -63,7 +71,7 @@ class ForkFailed(NamedTuple):
     errno: int
 
 
-Message = Offered | Loaded | LayerRefused | ScriptFailed | ForkFailed
+Message = Applied | Offered | Loaded | LayerRefused | ScriptFailed | ForkFailed
 
 
 class Dialogue:
@@ -104,7 +112,10 @@ class Dialogue:
         if not isinstance(said, dict) or len(said) != 1:
             raise Breach("the zygote's message is not a JSON object of one key")
         [(kind, value)] = said.items()
-        if kind == "listener" and self.phase is Phase.BOOTING and _whole(value, DESCRIPTOR_MAX):
+        if kind == "applied" and self.phase is Phase.BOOTING and isinstance(value, list) and all(isinstance(v, str) for v in value):
+            self.phase = Phase.CONFINED
+            return Applied(frozenset(value))
+        if kind == "listener" and self.phase is Phase.CONFINED and _whole(value, DESCRIPTOR_MAX):
             self.phase = Phase.LOADING
             return Offered(value)
         if kind == "loaded" and self.phase is Phase.LOADING and value is True:

@@ -21,7 +21,18 @@ from pyproc.sandbox.interpreter import Interpreter
 from pyproc.sandbox.plan import Plan
 from pyproc.supervisor.attestation import Attestation, Zygote
 from pyproc.supervisor.death import explain
-from pyproc.supervisor.dialogue import Breach, Dialogue, ForkFailed, LayerRefused, Loaded, Message, Offered, Phase, ScriptFailed
+from pyproc.supervisor.dialogue import (
+    Applied,
+    Breach,
+    Dialogue,
+    ForkFailed,
+    LayerRefused,
+    Loaded,
+    Message,
+    Offered,
+    Phase,
+    ScriptFailed,
+)
 from pyproc.supervisor.doorkeeper import Doorkeeper
 from pyproc.supervisor.keeper import Keeper
 from pyproc.supervisor.loop import Loop
@@ -226,6 +237,8 @@ class Tree:
 
     def _heard(self, message: Message) -> None:
         match message:
+            case Applied(layers):
+                self._confined(layers)
             case Offered(descriptor):
                 self._take_listener(descriptor)
             case Loaded():
@@ -242,6 +255,12 @@ class Tree:
         """Where in the script a traceback ends, as far as it says."""
         lines = re.findall(rf'^ *File "{re.escape(self._script)}", line (\d{{1,9}})', text, re.MULTILINE)
         return f" (line {lines[-1]})" if lines else ""
+
+    def _confined(self, layers: frozenset[str]) -> None:
+        """The script waits for us: what can only be told, or only be believed, before it runs."""
+        wrong = self.attestation.confined(self.pid, layers)
+        if wrong:
+            self._fail(ProtectionUnavailable(f"the zygote is not confined as planned: {'; '.join(wrong)}", layer="attest"))
 
     def _take_listener(self, descriptor: int) -> None:
         if descriptor:

@@ -2,7 +2,7 @@
 
     zygote   Confinement(plan["worker"]) ... fork
                                              .expect(ruleset)
-    worker                                   .enter(): setsid, own user namespace, no capabilities, Landlock, filter
+    worker                                   .enter(): setsid, own user namespace, no capabilities, PDEATHSIG, Landlock, filter
 
 Order as in `jail.apply`. The new user namespace hands out full capability sets and a full bounding set, so all of them are
 emptied again. The ruleset is made by the supervisor, who lends its descriptor for each worker: one made in here could have
@@ -15,10 +15,12 @@ from __future__ import annotations
 import base64
 import ctypes
 import os
+import signal
 from typing import Any
 
 from pyproc_worker.jail import credentials, libc, namespaces, seccomp
 
+PR_SET_PDEATHSIG = 1
 LENT = 6  # descriptors that a worker is given: stdout, stderr, three of its channel and, with Landlock, a ruleset
 REHEARSALS = 16  # CPython specialises code that ran about eight times; what is specialised writes to its pages no more
 
@@ -38,6 +40,8 @@ class Confinement:
             steps.append(libc.prepare("unshare", namespaces.FLAGS["user"]))
             steps += credentials.bounding_drops()
             steps += [libc.prepare("prctl", credentials.PR_SET_SECUREBITS, credentials.SECUREBITS, 0, 0, 0), give_away]
+        if worker["parent_death"]:  # a fork clears it
+            steps.append(libc.prepare("prctl", PR_SET_PDEATHSIG, signal.SIGKILL))
         if worker["landlock"]:
             steps.append(libc.prepare("landlock_restrict_self", self._ruleset, 0))
         if worker["seccomp"]:

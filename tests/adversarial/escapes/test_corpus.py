@@ -32,24 +32,27 @@ def targets():
 
 
 def test_there_are_enough_distinct_attacks():
-    assert len({attack.id for attack in ATTACKS}) == len(ATTACKS) >= 80
-    assert len({attack.code for attack in ATTACKS}) == len(ATTACKS)
+    assert len({attack.id for attack in ATTACKS}) == len(ATTACKS) >= 150
+    assert len({(attack.plant, attack.code) for attack in ATTACKS}) == len(ATTACKS)
     assert len({attack.title for attack in ATTACKS}) == len(ATTACKS)
-    assert len([attack for attack in ATTACKS if attack.has_control]) >= 80
+    assert len([attack for attack in ATTACKS if attack.has_control]) >= 150
+    assert len({attack.kind for attack in ATTACKS}) >= 14
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.id)
 def test_row_says_what_it_must(attack: Attack):
     assert attack.title.strip()
-    assert "ESCAPED" in attack.code
+    assert "ESCAPED" in corpus.control_source(attack)
     assert attack.has_control or len(attack.control) > 20
     assert not (attack.namespace and not attack.has_control)
 
 
-def test_every_layer_but_those_without_an_attack_is_claimed():
-    claimed = {layer for attack in ATTACKS for layer in attack.layers}
-    # parent_death is shown by killing the supervisor; the cgroup namespace hides names that /proc alone tells
-    assert corpus.LAYERS - claimed == {"parent_death", "cgroup_namespace"}
+def test_every_layer_is_claimed_by_an_attack():
+    assert {layer for attack in ATTACKS for layer in attack.layers} == corpus.LAYERS | {corpus.SUPERVISOR}
+
+
+def test_every_scene_is_played():
+    assert {attack.scene for attack in ATTACKS} == set(corpus.SCENES)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,11 @@ def test_every_layer_but_those_without_an_attack_is_claimed():
         ({"id": "files.x"}, "lacks"),
         (row(code="return ("), "does not compile"),
         (row(machines=["vax"]), "vax"),
+        (row(scene="alone again"), "alone again"),
+        (row(plant="return 1"), "`plant`"),
+        (row(scene="sibling"), "`plant`"),
+        (row(scene="peer"), "`careless`"),
+        (row(scene="peer", control="a reason", careless="return 1"), "`careless`"),
     ],
 )
 def test_a_bad_row_is_refused_by_name(bad: dict[str, object], named: str):
@@ -84,7 +92,7 @@ def test_every_called_number_is_there():
 
     for attack in ATTACKS:
         for machine in attack.machines:
-            for name in re.findall(r'\bsc\("(\w+)"', attack.code):
+            for name in re.findall(r'\bsc\("(\w+)"', attack.plant + attack.code):
                 assert name in corpus.numbers(machine), (attack.id, machine, name)
 
 
@@ -123,7 +131,7 @@ def namespaces(targets: Targets) -> str | None:
 
 def test_reads_bring_back_the_secret_itself(targets: Targets):
     by_id = {attack.id: attack for attack in ATTACKS}
-    for name in ("files.read-secret", "processes.read-memory", "kernel.shared-memory", "inheritance.environment"):
+    for name in ("files.read-secret", "tracing.read-memory", "ipc.shared-memory", "startup.environment"):
         assert targets.token[:16] in run.control(targets, by_id[name]).answer
 
 

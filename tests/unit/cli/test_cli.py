@@ -377,14 +377,14 @@ def test_attack_list_shows_what_would_run(cli: Any) -> None:
     code, out, _ = cli("attack", "--list", "--json")
     listed = json.loads(out)["attacks"]
     assert code == 0 and len({attack["id"] for attack in listed}) == len(listed) >= 150
-    code, out, _ = cli("attack", "--list", "--attack", "inheritance")
-    assert code == 0 and "8 attacks in 1 classes" in out and "kernel." not in out
+    code, out, _ = cli("attack", "--list", "--attack", "ipc")
+    assert code == 0 and "9 attacks in 1 classes" in out and "kernel." not in out
 
 
 def test_attack_proves_each_attack_that_it_stops(cli: Any) -> None:
-    code, out, _ = cli("attack", "--attack", "inheritance", "--json")
+    code, out, _ = cli("attack", "--attack", "startup", "--json")
     found = json.loads(out)
-    assert (code, found["ok"], found["verdicts"]) == (0, True, {"stopped": 8})
+    assert (code, found["ok"], found["verdicts"]) == (0, True, {"stopped": 10})
     proven = [attack["answers"]["control"] for attack in found["attacks"] if not attack["proof"].startswith("no control: ")]
     assert len(proven) >= 7 and all(answer.startswith("ESCAPED") for answer in proven)
     assert all({"call", "import"} <= attack["answers"].keys() for attack in found["attacks"])
@@ -392,9 +392,10 @@ def test_attack_proves_each_attack_that_it_stops(cli: Any) -> None:
 
 
 def test_attack_finds_an_open_door(cli: Any) -> None:
-    code, out, _ = cli("attack", "--attack", "undo.limit-by-prlimit", "--no-controls", "--layer", "seccomp=off")
+    code, out, _ = cli("attack", "--attack", "resources.limit-by-prlimit", "--no-controls", "--layer", "seccomp=off")
     assert code == 1
-    assert "seccomp off" in out and "escaped: undo.limit-by-prlimit" in out and out.endswith("does NOT hold\n")
+    assert "seccomp off" in out and "open: resources.limit-by-prlimit" in out and "seccomp is off" in out
+    assert out.endswith("does NOT hold\n")
 
 
 def test_attack_says_what_a_profile_grants(cli: Any) -> None:
@@ -404,7 +405,7 @@ def test_attack_says_what_a_profile_grants(cli: Any) -> None:
 
 def test_attack_names_a_wrong_attack_and_the_classes(cli: Any) -> None:
     code, _, err = cli("attack", "--attack", "nonsense")
-    assert code == 2 and "'nonsense'" in err and "inheritance" in err
+    assert code == 2 and "'nonsense'" in err and "credentials" in err
 
 
 TWO_POOLS = """

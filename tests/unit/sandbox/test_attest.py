@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pyproc.host.procfs import Status
-from pyproc.sandbox.attest import KIND_OF_LAYER, Expected, differences
+from pyproc.sandbox.attest import KIND_OF_LAYER, Expected, differences, unconfined
 
 OWN = {kind: f"{kind}:[1]" for kind in KIND_OF_LAYER.values()}
 ZYGOTE = {kind: f"{kind}:[2]" for kind in OWN}
@@ -75,3 +75,34 @@ def test_a_layer_that_is_not_in_force_is_not_asked_for() -> None:
     bare = EXPECTED._replace(layers=frozenset(), places={})
     nothing = STATUS._replace(capabilities=(1,) * 5, no_new_privs=0, seccomp=0, filters=0)
     assert differ(expected=bare, status=nothing, namespaces=OWN, descriptors={}, groups={}) == []
+
+
+TOLD = frozenset({"mdwe", "landlock", "rlimits"})
+DUMPABLE = frozenset({"dumpable"})
+ENVIRONMENT = {"HOME": "/scratch"}
+
+
+def wrong(*, layers: frozenset[str] = TOLD | DUMPABLE | {"environment"}, applied: frozenset[str] = TOLD | DUMPABLE,
+          environment: dict[str, str] = ENVIRONMENT, limit: tuple[int, int] = (9, 9), hidden: bool | None = True) -> list[str]:
+    limits = ({"RLIMIT_CORE": limit}, {"CORE": [9, 9]})
+    return unconfined(layers, applied, environment=(environment, ENVIRONMENT), limits=limits, hidden=hidden)
+
+
+def test_what_is_confined_as_planned_differs_in_nothing() -> None:
+    assert wrong() == wrong(limit=(3, 4)) == wrong(hidden=None) == []
+
+
+@pytest.mark.parametrize(("given", "named"), [
+    ({"applied": TOLD - {"mdwe"} | DUMPABLE}, "mdwe is not applied"),
+    ({"applied": TOLD | DUMPABLE | {"seccomp"}}, "seccomp is applied"),
+    ({"environment": {"HOME": "/root"}}, "HOME"), ({"environment": {**ENVIRONMENT, "KEY": "x"}}, "KEY"), ({"environment": {}}, "HOME"),
+    ({"limit": (9, 10)}, "RLIMIT_CORE"), ({"limit": (-1, -1)}, "RLIMIT_CORE"), ({"hidden": False}, "dumpable"),
+])  # fmt: skip
+def test_each_difference_before_the_import_is_named(given: dict[str, Any], named: str) -> None:
+    [found] = wrong(**given)
+    assert named in found
+
+
+def test_a_layer_that_is_not_in_force_is_not_looked_at() -> None:
+    off = {"layers": frozenset({"mdwe"}), "applied": frozenset({"mdwe"})}
+    assert wrong(**off, environment={}, limit=(-1, -1), hidden=False) == []  # type: ignore[arg-type]

@@ -168,6 +168,7 @@ STEPS = [
     ("landlock_restrict_self", (1, 0), ALLOW, EPERM), ("landlock_restrict_self", (1, 1), EPERM, EPERM), ("setsid", (), NOTIFY, EPERM),
     ("tgkill", (PID, PID, 6), NOTIFY, ALLOW), ("tgkill", (PID + 1, PID, 6), NOTIFY, EPERM),
     ("tgkill", (1, 1, 9), NOTIFY, EPERM),
+    ("prctl", (1, 9), ALLOW, EPERM), ("prctl", (1, 0), EPERM, EPERM), ("prctl", (1, 15), EPERM, EPERM),
     ("capset", (1, 1), ALLOW, EPERM), ("prctl", (24, 5), ALLOW, EPERM), ("prctl", (28, 0xEF), ALLOW, EPERM),
     ("prctl", (15, 1), ALLOW, ALLOW), ("prctl", (47, 1), EPERM, EPERM),
     ("recvmsg", (3, 1, 0x40000000), ALLOW, ALLOW),

@@ -10,6 +10,7 @@ import pytest
 from pyproc.supervisor.dialogue import (
     MESSAGE_BYTES,
     REASON_CHARS,
+    Applied,
     Breach,
     Dialogue,
     ForkFailed,
@@ -21,22 +22,26 @@ from pyproc.supervisor.dialogue import (
     ScriptFailed,
 )
 
+APPLIED: dict[str, Any] = {"applied": ["mdwe"]}
 LISTENER: dict[str, Any] = {"listener": 5}
 LOADED: dict[str, Any] = {"loaded": True}
 LAYER: dict[str, Any] = {"failed": {"layer": "landlock", "text": "no"}}
 SCRIPT: dict[str, Any] = {"failed": {"script": "a.py", "kind": "ValueError", "text": "Traceback\nValueError: x\n"}}
 FORK: dict[str, Any] = {"fork_failed": 11}
 BEFORE: dict[Phase, list[dict[str, Any]]] = {
-    Phase.BOOTING: [], Phase.LOADING: [LISTENER], Phase.SERVING: [LISTENER, LOADED]}
+    Phase.BOOTING: [], Phase.CONFINED: [APPLIED], Phase.LOADING: [APPLIED, LISTENER], Phase.SERVING: [APPLIED, LISTENER, LOADED]}
 PERMITTED: dict[Phase, list[tuple[dict[str, Any], Message, Phase]]] = {
-    Phase.BOOTING: [(LISTENER, Offered(5), Phase.LOADING), ({"listener": 0}, Offered(0), Phase.LOADING),
+    Phase.BOOTING: [(APPLIED, Applied(frozenset({"mdwe"})), Phase.CONFINED), ({"applied": []}, Applied(frozenset()), Phase.CONFINED),
                     (LAYER, LayerRefused("landlock", "no"), Phase.BOOTING)],
+    Phase.CONFINED: [(LISTENER, Offered(5), Phase.LOADING), ({"listener": 0}, Offered(0), Phase.LOADING),
+                     (LAYER, LayerRefused("landlock", "no"), Phase.CONFINED)],
     Phase.LOADING: [(LOADED, Loaded(), Phase.SERVING),
                     (SCRIPT, ScriptFailed("Traceback\nValueError: x\n", "ValueError: x"), Phase.LOADING),
                     (LAYER, LayerRefused("landlock", "no"), Phase.LOADING)],
     Phase.SERVING: [(FORK, ForkFailed(11), Phase.SERVING)],
 }
-SAYINGS = [LISTENER, {"listener": -1}, {"listener": True}, {"listener": 1 << 40}, {"listener": "5"}, LOADED, {"loaded": 1},
+SAYINGS = [APPLIED, {"applied": "mdwe"}, {"applied": [1]}, {"applied": {}}, LISTENER,
+           {"listener": -1}, {"listener": True}, {"listener": 1 << 40}, {"listener": "5"}, LOADED, {"loaded": 1},
            {"loaded": False}, LAYER, SCRIPT, {"failed": "x"}, FORK, {"fork_failed": "11"}, {"fork_failed": 1 << 20}, {},
            {"unknown": 1}, {**LISTENER, **LOADED}]
 
@@ -65,7 +70,8 @@ def test_what_is_permitted_is_understood_and_leads_on(phase: Phase) -> None:
 @pytest.mark.parametrize("phase", Phase)
 def test_everything_else_is_a_breach(phase: Phase) -> None:
     permitted = [said for said, _, _ in PERMITTED[phase]]
-    refused = [said for said in SAYINGS if said not in permitted and not (said is SCRIPT and phase is Phase.BOOTING)]
+    early = phase in (Phase.BOOTING, Phase.CONFINED)
+    refused = [said for said in SAYINGS if said not in permitted and not (said is SCRIPT and early)]
     assert len(refused) >= 12
     for said in refused:
         with pytest.raises(Breach):
@@ -79,8 +85,8 @@ def test_what_is_no_object_is_a_breach(payload: bytes) -> None:
 
 
 def test_messages_come_byte_by_byte_and_together() -> None:
-    stream = framed(LISTENER) + framed(LOADED) + framed(FORK)
-    meant = [Offered(5), Loaded(), ForkFailed(11)]
+    stream = framed(APPLIED) + framed(LISTENER) + framed(LOADED) + framed(FORK)
+    meant = [Applied(frozenset({"mdwe"})), Offered(5), Loaded(), ForkFailed(11)]
     slow = Dialogue()
     assert [message for at in range(len(stream)) for message in slow.receive(stream[at : at + 1])] == meant
     assert Dialogue().receive(stream) == meant
@@ -88,8 +94,8 @@ def test_messages_come_byte_by_byte_and_together() -> None:
 
 def test_a_breach_keeps_what_was_said_before_it() -> None:
     with pytest.raises(Breach) as caught:
-        Dialogue().receive(framed(LISTENER) + framed(LOADED) + framed(LOADED))
-    assert caught.value.before == (Offered(5), Loaded())
+        Dialogue().receive(framed(APPLIED) + framed(LISTENER) + framed(LOADED) + framed(LOADED))
+    assert caught.value.before == (Applied(frozenset({"mdwe"})), Offered(5), Loaded())
 
 
 def test_a_length_beyond_the_limit_is_refused_before_its_bytes_come() -> None:
