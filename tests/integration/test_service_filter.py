@@ -27,7 +27,7 @@ from pyproc.supervisor.spec import WorkerSpec
 from pyproc_worker.jail import libc
 from pyproc_worker.jail import seccomp as loader
 
-pytestmark = [pytest.mark.unprivileged, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("subject.py")
 PR_SET_NO_NEW_PRIVS, AF_UNIX, PROT_WRITE_EXEC, PROT_EXEC, SHM_EXEC, EPERM, ENOSYS = 38, 1, 6, 4, 0o100000, 1, 38
@@ -109,6 +109,7 @@ def ask(profile: str, without: str = "", layers: dict[str, str] | None = None) -
     return answer
 
 
+@pytest.mark.unprivileged
 @pytest.mark.parametrize("profile", ["strict", "default"])
 def test_workers_start_under_the_units_filters_with_every_layer(profile: str) -> None:
     told = ask(profile)

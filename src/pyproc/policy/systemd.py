@@ -25,6 +25,7 @@ HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nam
 USER, STATE, RUNTIME, CONFIGURATION = "pyproc", "pyproc", "pyproc", "/etc/pyproc"
 START = ("pyproc", "serve", "--config", f"{CONFIGURATION}/pyproc.toml")
 WIDTH = 120  # columns
+VENV_MARK = "pyvenv.cfg"  # beside bin: a virtual environment has it, another interpreter does not
 HARDENING = """\
 # identity: no root, no capability, no way to gain one
 User={user}
@@ -85,8 +86,8 @@ def render(policy: Policy, *, start: Sequence[str] = START, foreign_clients: boo
     text += HARDENING.format(user=USER, state=STATE, runtime=RUNTIME, private_users="no" if foreign_clients else "yes")
     text += "".join(f"SystemCallFilter={line}\n" for line in textwrap.wrap(" ".join(service.names(policy.source)), WIDTH))
     if bound:
-        text += "# what workers read and the lines above hide\n"
-        text += "".join(f"BindReadOnlyPaths={quoted(path)}\n" for path in bound)
+        text += "# what workers and the program read, and the lines above hide; what begins with - may be missing\n"
+        text += "".join(f"BindReadOnlyPaths={quoted(path, optional=path not in policy.readable)}\n" for path in bound)
     return text + "\n[Install]\nWantedBy=multi-user.target\n"
 
 
@@ -103,20 +104,17 @@ def tmpfiles(policy: Policy) -> str:
                    f"d {CONFIGURATION} 0750 root {USER} -\n")
 
 
-def quoted(path: str) -> str:
-    """`path` as one item of a list of paths."""
+def quoted(path: str, *, optional: bool = False) -> str:
+    """`path` as one item of a list of paths. `optional`: it may be missing."""
     escaped = head.carried("a systemd unit", "path", path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"'
+    return f'"{"-" if optional else ""}{escaped}"'
 
 
 def _argument(word: str) -> str:
     """`word` as one argument of ExecStart."""
     carried = head.carried("a systemd unit", "argument", word)
-    if carried and all(c.isascii() and (c.isalnum() or c in "/._-=:,+@") for c in carried) and carried[0] not in "-@:+!":
-        return carried
-    if carried.startswith("-") and all(c.isascii() and (c.isalnum() or c in "._-=/") for c in carried):
-        return carried  # an option: only the program itself may not begin like this, which `_commands` has looked at
-    return quoted(word).replace("$", "$$")
+    plain = carried and all(c.isascii() and (c.isalnum() or c in "/._-=:,+@") for c in carried)
+    return carried if plain else quoted(word).replace("$", "$$")
 
 
 def _commands(policy: Policy, start: Sequence[str]) -> list[str]:
@@ -125,5 +123,6 @@ def _commands(policy: Policy, start: Sequence[str]) -> list[str]:
         raise head.refuse("a systemd unit", "command", " ".join(start), "its program is neither a name nor an absolute path",
                           "give the program's absolute path")
     script = [policy.script] if policy.script else []
-    interpreter = os.path.normpath(policy.interpreter.executable), policy.program
-    return [*(word for word in start[:1] if word.startswith("/")), *script, *interpreter]
+    executable = os.path.normpath(policy.interpreter.executable)
+    interpreter = executable, policy.program, os.path.join(os.path.dirname(os.path.dirname(executable)), VENV_MARK)
+    return [*(os.path.normpath(word) for word in start if word.startswith("/")), *script, *interpreter]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from policy_subjects import having, policy, reading, run
 
+from pyproc.errors import ConfigError
 from pyproc.policy import apparmor, docker, head, kubernetes, oci, selinux, service, systemd, text
 from pyproc.sandbox import oci as reader
 from pyproc.sandbox import profile
@@ -51,6 +52,19 @@ def test_systemd_has_no_complaint(tmp_path: Path) -> None:
     (tmp_path / "pyproc.service").write_text(systemd.render(policy(), start=(policy().program, "a b", "c%d$e")))
     done = run("systemd-analyze", "verify", "./pyproc.service", package="Debian's systemd", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_program_and_its_files_are_bound_back_where_they_are_hidden() -> None:
+    unit = systemd.render(having(readable=("/root/lib", "/usr/lib")), start=("/home/a/bin/python", "/home/a/b c.py", "--x"))
+    bound = re.findall(r"^BindReadOnlyPaths=(.*)$", unit, re.MULTILINE)
+    assert {'"/root/lib"', '"-/home/a/bin/python"', '"-/home/a/b c.py"'} <= set(bound)
+    assert '"/usr/lib"' not in bound and 'ExecStart=/home/a/bin/python "/home/a/b c.py" --x\n' in unit
+
+
+@pytest.mark.parametrize("program", ["./python", "-python", ""])
+def test_a_program_that_systemd_would_read_otherwise_is_refused(program: str) -> None:
+    with pytest.raises(ConfigError, match="absolute path"):
+        systemd.render(policy(), start=(program, "x"))
 
 
 def test_accounts_and_directories_are_taken(tmp_path: Path) -> None:
