@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_subjects import reading
 
@@ -20,6 +20,7 @@ PATHS = TEXT.map(lambda text: "/srv/" + text.replace("\0", ""))
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
+@settings(deadline=None)
 @given(PATHS)
 def test_docker(path: str) -> None:
     if CONTROL.search(path):
@@ -33,6 +34,7 @@ def test_docker(path: str) -> None:
     assert words[-1] == docker.IMAGE
 
 
+@settings(deadline=None)
 @given(PATHS)
 def test_kubernetes(path: str) -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
@@ -46,6 +48,7 @@ def test_kubernetes(path: str) -> None:
     assert [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"] if mount["name"] == "read-0"] == [path]
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_a_yaml_scalar_says_any_text(text: str) -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
@@ -56,6 +59,7 @@ def test_a_yaml_scalar_says_any_text(text: str) -> None:
         assert yaml.safe_load(kubernetes.quoted(text)) == text
 
 
+@settings(deadline=None)
 @given(PATHS)
 def test_systemd(path: str) -> None:
     if CONTROL.search(path):
@@ -67,6 +71,7 @@ def test_systemd(path: str) -> None:
     assert re.sub(r"\\(.)|%%", lambda match: match[1] or "%", word[1:-1]) == path
 
 
+@settings(deadline=None)
 @given(PATHS)
 def test_selinux(path: str) -> None:
     if CONTROL.search(path) or '"' in path:
@@ -78,6 +83,7 @@ def test_selinux(path: str) -> None:
     assert not re.fullmatch(pattern, path + "x") and not re.fullmatch(pattern, "x" + path)
 
 
+@settings(deadline=None)
 @given(PATHS)
 def test_apparmor(path: str) -> None:
     if CONTROL.search(path) or '"' in path or "\\" in path:
