@@ -55,10 +55,10 @@ def test_systemd_has_no_complaint(tmp_path: Path) -> None:
 
 
 def test_the_program_and_its_files_are_bound_back_where_they_are_hidden() -> None:
-    unit = systemd.render(having(readable=("/root/lib", "/usr/lib")), start=("/home/a/bin/python", "/home/a/b c.py", "--x"))
+    unit = systemd.render(having(readable=("/root/lib", "/usr/lib")), start=("/run/user/7/bin/python", "/run/user/7/b c.py", "--x"))
     bound = re.findall(r"^BindReadOnlyPaths=(.*)$", unit, re.MULTILINE)
-    assert {'"/root/lib"', '"-/home/a/bin/python"', '"-/home/a/b c.py"'} <= set(bound)
-    assert '"/usr/lib"' not in bound and 'ExecStart=/home/a/bin/python "/home/a/b c.py" --x\n' in unit
+    assert {'"/root/lib"', '"-/run/user/7/bin/python"', '"-/run/user/7/b c.py"'} <= set(bound)
+    assert '"/usr/lib"' not in bound and 'ExecStart=/run/user/7/bin/python "/run/user/7/b c.py" --x\n' in unit
 
 
 @pytest.mark.parametrize("program", ["./python", "-python", ""])
