@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 import click
 
-from pyproc import ConfigError, Pool, Sandbox
+from pyproc import ConfigError, Limits, Pool, Sandbox
 from pyproc.cli import output
 from pyproc.config import load
 from pyproc.config.model import Configuration, PoolConfig
 from pyproc.pool import options as pool_options
+from pyproc.supervisor.spec import WorkerSpec
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 POOL = "pyproc.pool"  # the key in click's context
@@ -140,3 +141,12 @@ def open_pool(script: str | None, config: str | None, profile: str | None, layer
     """The pool that is meant, with one worker. Raises ConfigError, ProtectionUnavailable, CallError, UsageError."""
     chosen = pool_of(script, config, profile, layers)
     return Pool(chosen.script, **{**chosen.options(), "workers": 1})
+
+
+def spec_of(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> WorkerSpec:
+    """What the pool that is meant would keep alive; where there is no configuration the defaults and the flags, with the script "/".
+    Raises ConfigError, UsageError."""
+    if configuration(config, load.Flags(named_pool(), script, profile, layers)) is None:
+        return WorkerSpec("pool", "/", "", 1, sandbox_of(config, profile, layers), Limits(), {}, None, (), solo=False)
+    chosen = pool_of(script, config, profile, layers)
+    return pool_options.read(chosen.script, **chosen.options()).spec
