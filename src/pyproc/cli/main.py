@@ -11,11 +11,11 @@ import os
 import sys
 from typing import NoReturn
 
-VERBS = ("attack", "bench", "call", "doctor", "functions", "init")
+VERBS = ("attack", "bench", "call", "doctor", "functions", "init", "policy")
 
 
 def load(verb: str) -> object:
-    """The command of one of VERBS."""
+    """The command of one of VERBS, or of one below such a verb: "policy.show"."""
     command: object = importlib.import_module(f"pyproc.cli.commands.{verb}").command
     return command
 

@@ -18,17 +18,20 @@ from pyproc.errors import PyprocError
 
 
 class Verbs(click.Group):
-    """The verbs by their modules in `pyproc.cli.commands`."""
+    """The verbs by their modules in `pyproc.cli.commands`, or in the folder of a verb that has some of its own."""
+
+    verbs: tuple[str, ...] = VERBS
+    folder = ""  # of the modules: "policy."
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names."""
-        return list(VERBS)
+        return list(self.verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb, imported now."""
-        if cmd_name not in VERBS:
+        if cmd_name not in self.verbs:
             return None
-        command = load(cmd_name)
+        command = load(self.folder + cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101 - the closed list above
         return command
 

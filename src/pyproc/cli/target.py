@@ -19,6 +19,7 @@ import click
 from pyproc import ConfigError, Limits, Pool, Sandbox
 from pyproc.cli import output
 from pyproc.pool import options as pool_options
+from pyproc.supervisor.spec import WorkerSpec
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 TABLES = ("service", "pools", "access", "audit", "gateway")
@@ -99,17 +100,32 @@ def sandbox_of(config: str | None, profile: str | None, layers: dict[str, str]) 
 
 def open_pool(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> Pool:
     """A pool for the script. Raises ConfigError, ProtectionUnavailable, CallError."""
+    if script is None and config is None:
+        raise click.UsageError("no worker script; give --worker FILE, or --config FILE with one pool")
+    script, options = _described(script, config, profile, layers)
+    return Pool(script, **{**options, "workers": 1})
+
+
+def spec_of(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> WorkerSpec:
+    """What a pool would keep alive; with neither script nor file the defaults, whose script is "/". Raises ConfigError."""
+    if script is None and config is None:
+        return WorkerSpec("pool", "/", "", 1, sandbox_of(None, profile, layers), Limits(), {}, None, (), solo=False)
+    script, options = _described(script, config, profile, layers)
+    return pool_options.read(script, **options).spec
+
+
+def _described(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> tuple[str, dict[str, Any]]:
+    """The script, and the options of its pool."""
     options: dict[str, Any] = {"sandbox": Sandbox()}
     if script is None:
-        if config is None:
-            raise click.UsageError("no worker script; give --worker FILE, or --config FILE with one pool")
+        assert config is not None  # noqa: S101 - both callers have looked
         with _named(config):
             options = _only_pool(config)
             script = options.pop("script")
     elif not Path(script).is_file():
         raise ConfigError(f"worker script {script!r} is not a file; give the path of a Python file")
     options["sandbox"] = _with_flags(options["sandbox"], profile, layers)
-    return Pool(script, **{**options, "workers": 1})
+    return script, options
 
 
 @contextmanager
@@ -132,6 +148,7 @@ def _only_pool(config: str) -> dict[str, Any]:
         wrong = "missing" if script is None else repr(script)
         raise ConfigError(f"{name}.script is {wrong}; write script = \"worker.py\"")
     options = {key: pool[key] for key in PLAIN_KEYS if key in pool}
+    options["name"] = name.removeprefix("pools.")
     options["script"] = str(Path(config).parent / script)
     options["sandbox"] = _made(Sandbox, f"{name}.sandbox", pool.get("sandbox", {}))
     options["limits"] = _made(Limits, f"{name}.limits", pool.get("limits", {}))

@@ -2,8 +2,10 @@
 
 open_tree + mount_setattr + move_mount instead of MS_REMOUNT: flags that a user namespace has locked make a remount
 EPERM, while mount_setattr only adds bits. Sources are opened after the mount namespace exists (an older descriptor is
-EINVAL) and before /tmp is covered. Trees are cloned without AT_RECURSIVE: a mount with locked children under it
-refuses otherwise. Order: private propagation, sources, tmpfs root, binds, links, scratch, pivot, root read-only.
+EINVAL) and before /tmp is covered. Trees are cloned, and made read-only, with what is mounted below them: in a user
+namespace the mounts that were there before are locked to each other, and a tree without them is EINVAL (systemd covers
+/usr/lib/modules, container engines mount single libraries). Order: private propagation, sources, tmpfs root, binds,
+links, scratch, pivot, root read-only.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pyproc_worker.jail import libc
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 16384, 1 << 18
 MNT_DETACH = 2
-OPEN_TREE_CLONE, AT_EMPTY_PATH, MOVE_MOUNT_F_EMPTY_PATH, AT_FDCWD = 1, 0x1000, 4, -100
+OPEN_TREE_CLONE, AT_EMPTY_PATH, AT_RECURSIVE, MOVE_MOUNT_F_EMPTY_PATH, AT_FDCWD = 1, 0x1000, 0x8000, 4, -100
 ATTRIBUTES = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}
 ROOT_TMPFS = b"size=256k,nr_inodes=1024,mode=755"  # holds mount points and links only
 
@@ -55,12 +57,12 @@ def _bind(fd: int, target: str, flags: list[str], *, is_directory: bool) -> None
     else:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
-    tree = libc.call("open_tree", fd, b"", OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH)
+    tree = libc.call("open_tree", fd, b"", OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE)
     try:
         attributes = 0
         for flag in flags:
             attributes |= ATTRIBUTES[flag]
-        _set_attributes(tree, b"", attributes, AT_EMPTY_PATH)
+        _set_attributes(tree, b"", attributes, AT_EMPTY_PATH | AT_RECURSIVE)
         libc.call("move_mount", tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
     finally:
         os.close(tree)
