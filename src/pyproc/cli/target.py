@@ -106,21 +106,33 @@ def open_pool(script: str | None, config: str | None, profile: str | None, layer
     return Pool(script, **{**options, "workers": 1})
 
 
-def spec_of(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> WorkerSpec:
-    """What a pool would keep alive; with neither script nor file the defaults, whose script is "/". Raises ConfigError."""
+def spec_of(script: str | None, config: str | None, profile: str | None, layers: dict[str, str], *,
+            pool: str | None = None) -> WorkerSpec:
+    """What a pool would keep alive; with neither script nor file the defaults, whose script is "/". `pool`: which of the file's,
+    where there are several. Raises ConfigError."""
     if script is None and config is None:
         return WorkerSpec("pool", "/", "", 1, sandbox_of(None, profile, layers), Limits(), {}, None, (), solo=False)
-    script, options = _described(script, config, profile, layers)
+    script, options = _described(script, config, profile, layers, pool)
     return pool_options.read(script, **options).spec
 
 
-def _described(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> tuple[str, dict[str, Any]]:
+def described_spec(script: str | None, config: str | None, profile: str | None,
+                   layers: dict[str, str]) -> tuple[WorkerSpec, dict[str, Any]]:
+    """As `spec_of` for a script that is to run, and the options of its pool as they were given. Raises ConfigError."""
+    if script is None and config is None:
+        raise click.UsageError("no worker script; give --worker FILE, or --config FILE with one pool")
+    script, options = _described(script, config, profile, layers)
+    return pool_options.read(script, **options).spec, options
+
+
+def _described(script: str | None, config: str | None, profile: str | None, layers: dict[str, str],
+               pool: str | None = None) -> tuple[str, dict[str, Any]]:
     """The script, and the options of its pool."""
     options: dict[str, Any] = {"sandbox": Sandbox()}
     if script is None:
         assert config is not None  # noqa: S101 - both callers have looked
         with _named(config):
-            options = _only_pool(config)
+            options = _one_pool(config, pool)
             script = options.pop("script")
     elif not Path(script).is_file():
         raise ConfigError(f"worker script {script!r} is not a file; give the path of a Python file")
@@ -137,9 +149,13 @@ def _named(config: str) -> Iterator[None]:
         raise ConfigError(f"config {config!r}: {error}") from error
 
 
-def _only_pool(config: str) -> dict[str, Any]:
-    """The options of the file's only pool, all of them checked."""
+def _one_pool(config: str, chosen: str | None) -> dict[str, Any]:
+    """The options of the chosen pool, or of the file's only one, all of them checked."""
     pools = _pools(read(config))
+    if chosen is not None:
+        if f"pools.{chosen}" not in pools:
+            raise ConfigError(f"it has no pool {chosen!r}; pools are {', '.join(name.removeprefix('pools.') for name in pools)}")
+        pools = {f"pools.{chosen}": pools[f"pools.{chosen}"]}
     if len(pools) != 1:
         raise ConfigError(f"it has {len(pools)} pools; choose the script by --worker FILE")
     [(name, pool)] = pools.items()
