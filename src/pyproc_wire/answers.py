@@ -12,8 +12,8 @@ from pyproc_wire.codes import WORKER_BOUNDS, WORKER_CODES
 from pyproc_wire.connection_state import FAILURE, PART, READY, SUCCESS
 from pyproc_wire.errors import RemoteProtocolError, printable, without_controls
 from pyproc_wire.events import Failed
-from pyproc_wire.limits import PATH_CHARS, PUBLIC_TEXT_BYTES, REPORT_BYTES, TYPE_NAME_CHARS
-from pyproc_wire.messages import MISSING, Answer, ReadyNote
+from pyproc_wire.limits import ASKED_CHARS, PATH_CHARS, PUBLIC_TEXT_BYTES, REFUSED_PATH_BYTES, REPORT_BYTES, TYPE_NAME_CHARS
+from pyproc_wire.messages import MISSING, Answer, ReadyNote, Refused
 
 
 def ready_note(value: Any) -> ReadyNote:
@@ -63,5 +63,14 @@ def failed(id: int, answer: Answer) -> Failed:
         raise RemoteProtocolError(f"path is longer than {PATH_CHARS} characters", id=id)
     if report is not None and (len(report.traceback.encode()) > REPORT_BYTES or len(report.type) > TYPE_NAME_CHARS):
         raise RemoteProtocolError(f"report is longer than {REPORT_BYTES} bytes", id=id)
+    if report is not None and report.refused is not None:
+        _require_bounded(id, report.refused)
     shown = without_controls(error)[:PUBLIC_TEXT_BYTES]
     return Failed(id, code, shown, path and without_controls(path), bound, answer.public, report, answer.output)
+
+
+def _require_bounded(id: int, refused: Refused) -> None:
+    if refused.path is not None and len(refused.path.encode()) > REFUSED_PATH_BYTES:
+        raise RemoteProtocolError(f"refused path is longer than {REFUSED_PATH_BYTES} bytes", id=id)
+    if refused.asked is not None and not (refused.asked.isidentifier() and len(refused.asked) <= ASKED_CHARS):
+        raise RemoteProtocolError(f"callable {printable(refused.asked)!r} is no name of at most {ASKED_CHARS} characters", id=id)

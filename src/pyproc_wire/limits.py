@@ -67,5 +67,14 @@ TYPE_NAME_CHARS: Final = 256
 REPORT_BYTES: Final = 64 * 1024
 """Bytes of a traceback in a report: it goes to a log, and a log record stays bounded."""
 
+ERRNO_MAX: Final = 4095
+"""The largest errno: the kernel's MAX_ERRNO."""
+
+REFUSED_PATH_BYTES: Final = 4096
+"""Bytes of a refused path in UTF-8: the kernel's PATH_MAX."""
+
+ASKED_CHARS: Final = 64
+"""Characters of the name of a callable that was refused something."""
+
 OUTPUT_MAX: Final = 2**63 - 1
 """Bytes that a call can be said to have written: a signed 64-bit integer."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Raw, Struct
 
-from pyproc_wire.limits import CREDIT_MAX, DEADLINE_MS_MAX, OUTPUT_MAX
+from pyproc_wire.limits import CREDIT_MAX, DEADLINE_MS_MAX, ERRNO_MAX, OUTPUT_MAX
 
 MISSING: Final = Raw(b"")
 """The body of a message that has none."""
@@ -85,11 +85,23 @@ class Credit(Struct, forbid_unknown_fields=True, gc=False):
     n: Annotated[int, Meta(ge=1, le=CREDIT_MAX)]
 
 
-class Report(Struct, forbid_unknown_fields=True, gc=False):
+class Refused(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """What the kernel refused a function, as the worker says: `path` as it was asked for, `asked` the callable that asked.
+
+    `asked` is "import" and `path` a module's name where that was not found.
+    """
+
+    errno: Annotated[int, Meta(ge=1, le=ERRNO_MAX)]
+    path: str | None = None
+    asked: str | None = None
+
+
+class Report(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What went wrong, for the supervisor's log and never for the caller."""
 
     type: str
     traceback: str
+    refused: Refused | None = None
 
 
 class ReadyNote(Struct, forbid_unknown_fields=True, gc=False):

@@ -295,7 +295,7 @@ class WorkerConnection:
         """
         self._may_fail(id, code, bound)
         if report is not None:
-            report = Report(cut(report.type, TYPE_NAME_CHARS), cut_front(report.traceback, REPORT_BYTES))
+            report = Report(cut(report.type, TYPE_NAME_CHARS), cut_front(report.traceback, REPORT_BYTES), report.refused)
         failure = LinkFailure(id, False, cut(error, PUBLIC_TEXT_BYTES), code, cut_path(path), bound, public, report, output)
         return self._closing(id, failure)
 

@@ -79,13 +79,14 @@ def _enter(plan: dict[str, Any], control: socket.socket) -> None:
     for fd in (LIFELINE, null, *(fd for fd, _ in parents)):
         os.close(fd)
     confinement = None if plan["solo"] else worker.Confinement(plan["worker"])
+    # now, as an import opens files: a profile may ask the supervisor about that, who answers once the listener is his
+    from pyproc_worker import zygote
+
     try:
         listener, applied = apply.apply(plan)
     except apply.LayerFailed as error:
         _fail(error.layer, error.cause_text)
     send_frame(control, {"applied": applied})
-    from pyproc_worker import zygote
-
     zygote.run(plan, listener, control, confinement)
     os._exit(0)
 

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import errno
 import traceback
-from types import CodeType, TracebackType
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, UnencodableValue, without_controls
 from pyproc_wire.limits import PUBLIC_TEXT_BYTES, REPORT_BYTES, TYPE_NAME_CHARS
-from pyproc_wire.messages import Report
+from pyproc_wire.messages import Refused, Report
 from pyproc_wire.texts import cut
 from pyproc_worker.call import Call, Cancelled
+from pyproc_worker.refusal import FORKS, field, names_behind, refused_of, traceback_of
 from pyproc_worker.schema import InvalidBody
 
 GENERIC: Final = "Processing failed"
@@ -36,9 +36,6 @@ _HEAD_CHARS: Final = 8 * 1024
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORK_REFUSED: Final = frozenset({errno.EAGAIN, errno.EPERM})
-_FORKS: Final = frozenset({"fork", "forkpty", "vfork", "fork_exec", "_fork_exec", "posix_spawn", "posix_spawnp", "start_new_thread"})
-"""Callables of the standard library behind which there is a fork or a clone."""
-
 _THREAD_REFUSED: Final = ("can't start new thread", "can't start new thread at interpreter shutdown")
 
 
@@ -106,7 +103,7 @@ class Unsendable(Exception):
 
 def _gave_up(error: BaseException, call: Call | None) -> Failure | None:
     kind = type(error)
-    if call is not None and (issubclass(kind, Cancelled) or _field(type, "__name__", kind) == "CancelledError"):
+    if call is not None and (issubclass(kind, Cancelled) or field(type, "__name__", kind) == "CancelledError"):
         if call.cancelled:
             return Failure("cancelled", "call was cancelled", public=True)
         if call.late:
@@ -130,54 +127,22 @@ def _bound(error: BaseException) -> str | None:
         return "processes" if error.args and error.args[0] in _THREAD_REFUSED else None
     if not issubclass(kind, OSError):
         return None
-    code = _field(OSError, "errno", error)
+    code = field(OSError, "errno", error)
     if code in _FULL:
         return "scratch"
     if code == errno.EMFILE:
         return "open_files"
     if code == errno.ENOMEM:
         return "memory"
-    return "processes" if code in _FORK_REFUSED and _raised_by_fork(_traceback(error)) else None
-
-
-def _raised_by_fork(trace: TracebackType | None) -> bool:
-    """Whether the innermost call expression names a function that forks: C functions have no frame of their own."""
-    if trace is None:
-        return False
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return not _FORKS.isdisjoint(_names_at(trace.tb_frame.f_code, trace.tb_lasti))
-
-
-def _names_at(code: CodeType, offset: int) -> set[str]:
-    """The names that the expression around the instruction at `offset` uses."""
-    import dis
-
-    instructions = list(dis.get_instructions(code))
-    # A call into Python leaves the offset in the cache behind the instruction.
-    found = max((i for i in instructions if i.offset <= offset), key=lambda i: i.offset, default=None)
-    if found is None or found.positions is None or found.positions.lineno is None:
-        return set()
-    outer = found.positions
-    return {
-        str(i.argval) for i in instructions if i.positions is not None and isinstance(i.argval, str) and _inside(i.positions, outer)
-    }
-
-
-def _inside(inner: Any, outer: Any) -> bool:
-    if None in inner or None in outer:
-        return bool(inner.lineno == outer.lineno)
-    return bool(
-        (outer.lineno, outer.col_offset) <= (inner.lineno, inner.col_offset)
-        and (inner.end_lineno, inner.end_col_offset) <= (outer.end_lineno, outer.end_col_offset)
-    )
+    return "processes" if code in _FORK_REFUSED and not names_behind(traceback_of(error)).isdisjoint(FORKS) else None
 
 
 def _public(error: BaseException, public_errors: tuple[type[BaseException], ...]) -> Failure | None:
     if not issubclass(type(error), (PublicError, *public_errors)):
         return None
     text = str.__str__(str(error))  # a subclass of str has methods of its own
-    return Failure("function_failed", cut(without_controls(text), PUBLIC_TEXT_BYTES), public=True)
+    report = report_of(error) if _refused(error) is not None else None  # its text is for the caller, the refusal for the log
+    return Failure("function_failed", cut(without_controls(text), PUBLIC_TEXT_BYTES), public=True, report=report)
 
 
 def _private(error: BaseException) -> Failure:
@@ -185,38 +150,35 @@ def _private(error: BaseException) -> Failure:
 
 
 def report_of(error: BaseException) -> Report | None:
-    """Type and traceback for the log, at most 64 KiB; as much of it as the exception's own code lets be built."""
-    name = _type_name(error)
+    """Type, traceback and refusal for the log, at most 64 KiB of text; as much as the exception's own code lets be built."""
+    name, refused = _type_name(error), _refused(error)
     for build in (_full_text, _frames_text):
         try:
-            return Report(name, _bounded(build(error)))
+            return Report(name, _bounded(build(error)), refused)
         except BaseException:  # noqa: BLE001, S112 - the exception's own code raised; the next way asks less of it
             continue
-    return Report(name, name)
+    return Report(name, name, refused)
+
+
+def _refused(error: BaseException) -> Refused | None:
+    try:
+        return refused_of(error)
+    except BaseException:  # noqa: BLE001 - as above
+        return None
 
 
 def _type_name(error: BaseException) -> str:
-    return str(_field(type, "__name__", type(error)))[:TYPE_NAME_CHARS]
+    return str(field(type, "__name__", type(error)))[:TYPE_NAME_CHARS]
 
 
 def _full_text(error: BaseException) -> str:
-    lines = traceback.TracebackException(type(error), error, _traceback(error)).format()
+    lines = traceback.TracebackException(type(error), error, traceback_of(error)).format()
     return "".join(lines)
 
 
 def _frames_text(error: BaseException) -> str:
-    frames = "".join(traceback.format_tb(_traceback(error), limit=-50))
+    frames = "".join(traceback.format_tb(traceback_of(error), limit=-50))
     return f"Traceback (most recent call last):\n{frames}{_type_name(error)}: (its text cannot be built)\n"
-
-
-def _traceback(error: BaseException) -> TracebackType | None:
-    trace = _field(BaseException, "__traceback__", error)
-    return trace if isinstance(trace, TracebackType) else None
-
-
-def _field(kind: type, name: str, owner: object) -> Any:
-    """A built-in attribute, whatever the class of `owner` has put in its place."""
-    return kind.__dict__[name].__get__(owner)
 
 
 def _bounded(text: str) -> str:

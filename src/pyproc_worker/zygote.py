@@ -55,7 +55,7 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket, confinement
         newborn = Newborn(serving(limits), confinement)
     except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is answered or logged
         text = "".join(traceback.format_exception(error))[-REPORT_BYTES:]
-        send_frame(control, {"failed": {"text": text}})
+        send_frame(control, {"failed": {"text": text, "refused": _refused(error)}})
         os._exit(70)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
@@ -71,6 +71,17 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket, confinement
             newborn.live()
         for fd in fds:
             os.close(fd)
+
+
+def _refused(error: BaseException) -> list[Any] | None:
+    """Errno, path and asker of what the kernel refused the script, for the supervisor to explain; null where there is nothing."""
+    try:
+        from pyproc_worker.refusal import refused_of
+
+        found = refused_of(error)
+    except BaseException:  # noqa: BLE001 - the exception's own code raised; the traceback is told all the same
+        return None
+    return None if found is None else [found.errno, found.path, found.asked]
 
 
 def _extend_path(plan: dict[str, Any]) -> None:

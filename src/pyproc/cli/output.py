@@ -139,6 +139,10 @@ def fail(told: dict[str, object], *, as_json: bool, hint: str = "") -> None:
         notes.append(f"reason {told['reason']}")
     line = f"pyproc: {told['code']}: {told['message']}" + (f" ({'; '.join(notes)})" if notes else "")
     tell(show(line))
+    denied = told.get("denied")
+    if isinstance(denied, dict):
+        tell(show(f"pyproc: refused by {denied['layer']} (reported by: {denied['reported_by']}): {denied['subject']}\n"
+                  f"pyproc: what would allow it: {denied['change']}"))
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

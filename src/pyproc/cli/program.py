@@ -44,15 +44,18 @@ class Verbs(click.Group):
 
 
 class Causes(logging.Handler):
-    """In the place of the log, without --log: remembers of which errors it would have told the cause."""
+    """Remembers of which errors the log tells the cause, and of each what the sandbox refused."""
 
     def __init__(self) -> None:
         super().__init__()
         self.error_ids: set[str] = set()
+        self.denials: dict[str, dict[str, str]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the error's id and nothing else."""
+        """Keep the error's id and the denial; a traceback is shown by --log only."""
         self.error_ids.update(re.findall(r"^\w+ error_id=(\w+)", record.getMessage()))
+        if hasattr(record, "denial"):
+            self.denials[record.error_id] = record.denial  # type: ignore[attr-defined]  # as supervisor.denied makes it
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -76,15 +79,17 @@ def run(argv: Sequence[str]) -> int:
     before = argv[:argv.index("--")] if "--" in argv else argv
     log, causes = logging.getLogger("pyproc"), Causes()
     # Without a handler Python prints the log, tracebacks of functions too; --log asks for that.
-    sink = logging.StreamHandler() if "--log" in before else causes
-    log.addHandler(sink)
+    sinks = [causes, logging.StreamHandler()] if "--log" in before else [causes]
+    for sink in sinks:
+        log.addHandler(sink)
     try:
-        return _run(list(argv), causes, as_json="--json" in before)
+        return _run(list(argv), causes, as_json="--json" in before, logged=len(sinks) > 1)
     finally:
-        log.removeHandler(sink)
+        for sink in sinks:
+            log.removeHandler(sink)
 
 
-def _run(argv: list[str], causes: Causes, *, as_json: bool) -> int:
+def _run(argv: list[str], causes: Causes, *, as_json: bool, logged: bool) -> int:
     try:
         code = pyproc.main(list(argv), "pyproc", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -99,7 +104,12 @@ def _run(argv: list[str], causes: Causes, *, as_json: bool) -> int:
         return output.INTERRUPTED
     except PyprocError as error:
         told = output.fields(error)
-        output.fail(told, as_json=as_json, hint=", --log shows the cause" if told.get("error_id") in causes.error_ids else "")
+        error_id = str(told.get("error_id", ""))
+        denied = causes.denials.get(error_id)
+        if denied is not None:
+            told["denied"] = denied
+        hint = ", --log shows the cause" if error_id in causes.error_ids and not logged else ""
+        output.fail(told, as_json=as_json, hint=hint)
         return output.exit_code(error)
     except output.PipeClosed:
         return output.PIPE_CLOSED

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import click
@@ -17,7 +18,7 @@ import click
 from pyproc import ConfigError, Limits, Pool, Sandbox
 from pyproc.cli import output
 from pyproc.config import load
-from pyproc.config.model import Configuration, PoolConfig
+from pyproc.config.model import PLAIN, Configuration, PoolConfig
 from pyproc.pool import options as pool_options
 from pyproc.supervisor.spec import WorkerSpec
 
@@ -108,9 +109,12 @@ def configuration(config: str | None, flags: load.Flags) -> Configuration | None
     return load.load(path, flags=flags)
 
 
-def only(made: Configuration) -> PoolConfig | None:
-    """The pool of --pool, or the file's only one; None where it has none. Raises ConfigError for several."""
-    name = named_pool()
+def only(made: Configuration, named: str | None = None) -> PoolConfig | None:
+    """The pool of --pool, the one `named`, or the file's only one; None where it has none. Raises ConfigError for several, and
+    for a name that the file does not have."""
+    name = named_pool() or named
+    if name is not None and name not in made.pools:
+        raise ConfigError(f"config {made.path!r}: it has no pool {name!r}; pools are {', '.join(made.pools)}")
     if name is None and len(made.pools) > 1:
         raise ConfigError(f"config {made.path!r}: it has {len(made.pools)} pools, {', '.join(made.pools)}; choose one by --pool NAME")
     return next(iter(made.pools.values()), None) if name is None else made.pools[name]
@@ -124,12 +128,14 @@ def sandbox_of(config: str | None, profile: str | None, layers: dict[str, str]) 
     return Sandbox("strict" if profile is None else profile, layers=layers) if chosen is None else chosen.sandbox
 
 
-def pool_of(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> PoolConfig:
-    """The one pool that is meant, everything about it checked but whether it starts. Raises ConfigError, UsageError."""
+def pool_of(script: str | None, config: str | None, profile: str | None, layers: dict[str, str],
+            pool: str | None = None) -> PoolConfig:
+    """The one pool that is meant (`pool`, where --pool does not say it), everything about it checked but whether it starts. Raises
+    ConfigError, UsageError."""
     made = configuration(config, load.Flags(named_pool(), script, profile, layers))
     if made is None:
         raise click.UsageError("no worker script; give --worker FILE, or --config FILE with a pool")
-    chosen = only(made)
+    chosen = only(made, pool if made.path else None)
     with load.named(made.path) if made.path else nullcontext():
         if chosen is None:
             raise ConfigError("it has 0 pools; choose the script by --worker FILE")
@@ -143,10 +149,22 @@ def open_pool(script: str | None, config: str | None, profile: str | None, layer
     return Pool(chosen.script, **{**chosen.options(), "workers": 1})
 
 
-def spec_of(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> WorkerSpec:
+def spec_of(script: str | None, config: str | None, profile: str | None, layers: dict[str, str], *,
+            pool: str | None = None) -> WorkerSpec:
     """What the pool that is meant would keep alive; where there is no configuration the defaults and the flags, with the script "/".
-    Raises ConfigError, UsageError."""
+    `pool`: which of the file's, where --pool does not say it. Raises ConfigError, UsageError."""
     if configuration(config, load.Flags(named_pool(), script, profile, layers)) is None:
         return WorkerSpec("pool", "/", "", 1, sandbox_of(config, profile, layers), Limits(), {}, None, (), solo=False)
-    chosen = pool_of(script, config, profile, layers)
+    chosen = pool_of(script, config, profile, layers, pool)
     return pool_options.read(chosen.script, **chosen.options()).spec
+
+
+def described_spec(script: str | None, config: str | None, profile: str | None,
+                   layers: dict[str, str]) -> tuple[WorkerSpec, dict[str, Any]]:
+    """As `spec_of` for a script that is to run, and those plain options of its pool that differ from the defaults. Raises
+    ConfigError, UsageError."""
+    chosen = pool_of(script, config, profile, layers)
+    plain = {field.name: getattr(chosen, field.name) for field in fields(chosen) if field.name in PLAIN}
+    usual = {name: getattr(PoolConfig(chosen.name, chosen.script), name) for name in plain}
+    given = {name: value for name, value in plain.items() if value != usual[name]}
+    return pool_options.read(chosen.script, **chosen.options()).spec, given

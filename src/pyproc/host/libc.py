@@ -42,6 +42,7 @@ class Kernel:
 
     open = staticmethod(os.open)
     read = staticmethod(os.read)
+    pread = staticmethod(os.pread)
     write = staticmethod(os.write)
     close = staticmethod(os.close)
     fstat = staticmethod(os.fstat)

@@ -156,6 +156,11 @@ def descriptors(pid: int) -> dict[int, str]:
     return found
 
 
+def folder(pid: int) -> str:
+    """The working folder, in the process's own view. Raises GoneError, Unreadable."""
+    return _link(f"/proc/{pid}/cwd")
+
+
 def descriptor_flags(pid: int, fd: int) -> int:
     """The open flags of a descriptor as in fcntl(2), O_CLOEXEC included. Raises GoneError, Unreadable."""
     path = f"/proc/{pid}/fdinfo/{fd}"

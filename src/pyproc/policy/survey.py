@@ -9,7 +9,7 @@ from pyproc import __version__
 from pyproc.errors import ConfigError
 from pyproc.host import cgroup
 from pyproc.policy import subject
-from pyproc.sandbox import interpreter, plan, probe, profile
+from pyproc.sandbox import interpreter, plan, probe, profile, verdict
 from pyproc.sandbox.rules import ProfileError
 from pyproc.supervisor.spec import WorkerSpec
 
@@ -23,6 +23,15 @@ def here(spec: WorkerSpec) -> subject.Policy:
     return _policy(spec, {**granted, "cgroup": no_cgroup}, abi)
 
 
+def in_force(spec: WorkerSpec) -> verdict.Policy:
+    """What workers of a pool would be held to on this machine, now, to ask about. Raises ConfigError, ProtectionUnavailable."""
+    granted, abi = probe.granted()
+    _, no_cgroup = cgroup.parents(also=("cpu",) if spec.limits.cpus else ())
+    planned = _planned(spec, interpreter.describe(spec.python), {**granted, "cgroup": no_cgroup}, abi)
+    groups = frozenset(os.getgroups()) if os.geteuid() else frozenset()  # workers of root are in none
+    return verdict.Policy.of(planned, spec.sandbox, spec.limits, groups)
+
+
 def anywhere(spec: WorkerSpec) -> subject.Policy:
     """The policy where every layer is to be had: what is exported, as it may be for another machine. Raises ConfigError."""
     return _policy(spec, dict.fromkeys(probe.NEEDS, ""), NEWEST_LANDLOCK)
@@ -34,10 +43,12 @@ def _policy(spec: WorkerSpec, granted: Mapping[str, str], abi: int) -> subject.P
     except ProfileError as error:
         raise ConfigError(f"sandbox {error}") from error
     found = interpreter.describe(spec.python)
-    uid = os.geteuid()
-    planned = plan.build(
+    return subject.of(__version__, spec, rules, found, _planned(spec, found, granted, abi),
+                      program=os.path.realpath(found.executable), root=os.geteuid() == 0)
+
+
+def _planned(spec: WorkerSpec, found: interpreter.Interpreter, granted: Mapping[str, str], abi: int) -> plan.Plan:
+    return plan.build(
         sandbox=spec.sandbox, limits=spec.limits, interpreter=found, granted=granted, landlock_abi=abi,
         environment=spec.environment, script=spec.script, source=spec.source, preload=spec.preload,
-        workers=1 if spec.solo else spec.workers, ordinal=0, solo=spec.solo, uid=uid, gid=os.getegid(), cgroups=[])
-    return subject.of(__version__, spec, rules, found, planned, program=os.path.realpath(found.executable),
-                      root=uid == 0)
+        workers=1 if spec.solo else spec.workers, ordinal=0, solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=[])

@@ -37,6 +37,7 @@ from pyproc.errors import (
 from pyproc.pool import options as pool_options
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
+from pyproc.supervisor import denied
 from pyproc.supervisor.children import Supervisor
 from pyproc.supervisor.state import Worker
 from pyproc_wire import polling
@@ -64,7 +65,7 @@ class Core:
     """One pool. `options` as `pool.options.read` takes them. Raises ConfigError, ProtectionUnavailable."""
 
     def __init__(self, script: str | os.PathLike[str], **options: Any) -> None:
-        self.options = pool_options.read(script, **options)
+        self.options = self._read(script, options)
         self.ledger = Ledger()
         self.checkout = Checkout(self.options.queue)
         self.closed: PyprocError | None = None
@@ -83,6 +84,9 @@ class Core:
             self.supervisor.end()
             self.closed = Unavailable("the pool was not started")
             raise
+
+    def _read(self, script: str | os.PathLike[str], options: dict[str, Any]) -> pool_options.Options:
+        return pool_options.read(script, **options)
 
     # -- told by the supervisor --------------------------------------------------------------------------------------
 
@@ -270,6 +274,7 @@ class Core:
         if event.report is not None:
             log.error("%s error_id=%s pool=%s worker=%s method=%s kind=%s\n%s", event.code, error_id, self.options.name,
                       worker.name, worker.method, _one_line(event.report.type), _printable(event.report.traceback))
+        denied.failed(self.supervisor.policy, self.options.name, worker, event, error_id)
         text = _one_line(event.error) if event.public or event.code != "function_failed" else "Processing failed"
         return from_code(event.code, text, error_id=error_id, path=event.path, bound=event.bound)
 
@@ -294,8 +299,10 @@ class Core:
             self.ledger.cancelled += 1
             return Cancelled(f"call of {method!r} was cancelled")
         self.ledger.lost += 1
+        error_id = secrets.token_hex(8)
+        denied.lost(self.supervisor.policy, self.options.name, worker, death.reason, error_id)
         return WorkerLost(f"the worker died in a call of {method!r}: {death.reason}", reason=death.reason, may_have_run=True,
-                          error_id=secrets.token_hex(8))
+                          error_id=error_id)
 
     # -- the pool as a whole -----------------------------------------------------------------------------------------
 

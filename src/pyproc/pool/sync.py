@@ -28,8 +28,10 @@ class Pool:
     names modules to import before the script; `zygote=False` boots each worker apart, for scripts that start threads.
     """
 
+    core: type[Core] = Core
+
     def __init__(self, script: str | os.PathLike[str], **options: Any) -> None:
-        self._core = Core(script, **options)
+        self._core = self.core(script, **options)
         self._executor: ThreadPoolExecutor | None = None
         self._submitting = threading.Lock()
 

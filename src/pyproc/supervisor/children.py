@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from pyproc.errors import PyprocError, Unavailable
 from pyproc.host import cgroup, pidfd
 from pyproc.sandbox import plan as plans
+from pyproc.sandbox.verdict import Policy
 from pyproc.supervisor.cancel import Cancel
 from pyproc.supervisor.death import Death
 from pyproc.supervisor.ends import Ends
@@ -84,6 +85,11 @@ class Supervisor:
     def layers(self) -> Mapping[str, plans.LayerState]:
         """The protections of the pool's processes, by name."""
         return self._nursery.layers
+
+    @property
+    def policy(self) -> Policy:
+        """What the pool's processes are held to, to explain what they were refused."""
+        return self._nursery.policy
 
     # For the pool, from any thread.
 

@@ -15,11 +15,23 @@ from __future__ import annotations
 
 import json
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from pyproc_wire.limits import ASKED_CHARS, ERRNO_MAX, REFUSED_PATH_BYTES
+from pyproc_wire.messages import Refused
 
 MESSAGE_BYTES = 1 << 20  # the longest message that is accepted
 LAYER_CHARS, REASON_CHARS = 100, 500
-DESCRIPTOR_MAX, ERRNO_MAX = 1 << 20, 4095
+DESCRIPTOR_MAX = 1 << 20
+
+
+_REFUSED = tuple[
+    Annotated[int, msgspec.Meta(ge=1, le=ERRNO_MAX)],
+    Annotated[str, msgspec.Meta(max_length=REFUSED_PATH_BYTES)] | None,
+    Annotated[str, msgspec.Meta(max_length=ASKED_CHARS, pattern=r"^[A-Za-z_]\w*$")] | None,
+]
 
 
 class Breach(Exception):
@@ -59,10 +71,11 @@ class LayerRefused(NamedTuple):
 
 
 class ScriptFailed(NamedTuple):
-    """The import raised; `text` is the traceback, `last` its last line."""
+    """The import raised; `text` is the traceback, `last` its last line, `refused` what the kernel refused the script."""
 
     text: str
     last: str
+    refused: Refused | None = None
 
 
 class ForkFailed(NamedTuple):
@@ -132,7 +145,16 @@ def _failure(failed: dict[str, Any]) -> Message:
     text = str(failed.get("text", ""))
     if "layer" in failed:
         return LayerRefused(str(failed["layer"])[:LAYER_CHARS], text[:REASON_CHARS])
-    return ScriptFailed(text, text.strip().rpartition("\n")[2][:REASON_CHARS])
+    return ScriptFailed(text, text.strip().rpartition("\n")[2][:REASON_CHARS], _refused(failed.get("refused")))
+
+
+def _refused(told: object) -> Refused | None:
+    """The errno, path and asker, or nothing where it is not that: a failure is told however it is explained."""
+    try:
+        code, path, asked = msgspec.convert(told, _REFUSED)
+    except msgspec.ValidationError:
+        return None
+    return Refused(code, path, asked)
 
 
 def _whole(value: object, limit: int) -> bool:

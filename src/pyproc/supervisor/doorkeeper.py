@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pyproc.host import notify, procfs
 from pyproc.supervisor.door import ASKS_MAX, REFUSALS_MAX, Door, count
+from pyproc.supervisor.spec import Observer
 
 
 class Owner(Protocol):
@@ -24,10 +25,12 @@ class Owner(Protocol):
 
 
 class Doorkeeper:
-    """`names`: system call number -> name. The child of an open fork is met once, when its first step was let pass."""
+    """`names`: system call number -> name. The child of an open fork is met once, when its first step was let pass. With an
+    `observer` what the door refuses is his to decide, and is not counted."""
 
-    def __init__(self, owner: Owner, names: dict[int, str]) -> None:
+    def __init__(self, owner: Owner, names: dict[int, str], observer: Observer | None = None) -> None:
         self._owner = owner
+        self._observer = observer
         self.door = Door()
         self.listener = -1
         self._names = names
@@ -68,8 +71,13 @@ class Doorkeeper:
                 return True  # the number may be another process's by now
             if self.door.is_open:
                 self._known[asked.pid] = caller
-        errno = self.door.decide(caller.pid, caller.parent, caller.inner_pid, self._names.get(asked.number, ""),
-                                 asked.arguments[0])
+        name = self._names.get(asked.number, "")
+        errno = self.door.decide(caller.pid, caller.parent, caller.inner_pid, name, asked.arguments[0])
+        if errno and self._observer is not None:
+            errno = self._observer.asked(asked, name, importing=caller.pid == self.door.zygote)
+            if notify.valid(self.listener, asked):
+                notify.answer(self.listener, asked, errno)
+            return True
         notify.answer(self.listener, asked, errno)
         self._tell(caller.pid, errno)
         if count(self._asked, caller.pid) > ASKS_MAX:

@@ -11,10 +11,11 @@ from pyproc.sandbox import interpreter as interpreters
 from pyproc.sandbox import plan as plans
 from pyproc.sandbox import probe
 from pyproc.sandbox.rules import syscall_table
+from pyproc.sandbox.verdict import Policy
 from pyproc.supervisor.loop import Loop
 from pyproc.supervisor.output import printable
 from pyproc.supervisor.spec import WorkerSpec
-from pyproc.supervisor.tree import Owner, Tree
+from pyproc.supervisor.tree import Origin, Owner, Tree
 
 log = logging.getLogger("pyproc")
 
@@ -30,15 +31,18 @@ class Nursery:
         self._interpreter = interpreters.describe(spec.python)
         granted, self._abi = probe.granted()
         self._granted = {**granted, "cgroup": no_cgroup}
-        self._names = {number: name for name, number in syscall_table(platform.machine()).items()}
         first = self._plan(0)
         self.layers = first.layers
+        groups = frozenset(os.getgroups()) if os.geteuid() else frozenset()  # workers of root are in none
+        self.policy = Policy.of(first, spec.sandbox, spec.limits, groups)
+        names = {number: name for name, number in syscall_table(platform.machine()).items()}
+        self._origin = Origin(spec.name, self.policy, names, spec.observer)
         for remark in first.remarks:
             log.warning("profile_remark pool=%s text=%s", spec.name, printable(remark))
 
     def plant(self, owner: Owner, ordinal: int) -> Tree:
         """Boot one zygote. Raises ConfigError, ProtectionUnavailable."""
-        return Tree(owner, self._loop, self._plan(ordinal), self._interpreter, self._names)
+        return Tree(owner, self._loop, self._plan(ordinal), self._interpreter, self._origin)
 
     def _plan(self, ordinal: int) -> plans.Plan:
         spec = self._spec

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Protocol
 
 from pyproc.config.options import Limits, Sandbox
+from pyproc.host.notify import Notification
+
+
+class Observer(Protocol):
+    """Is told of each notified call that the door would refuse, and may let it through. For `pyproc policy learn` only."""
+
+    def asked(self, call: Notification, name: str, *, importing: bool) -> int:
+        """0 to let the call go on, else an errno. Called on the supervision thread while the caller waits."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkerSpec:
     """`script` is the absolute path, `source` its text; `solo`: a boot for each worker instead of a zygote's fork;
-    `intensity` deaths within `period` seconds break the pool for one period."""
+    `intensity` deaths within `period` seconds break the pool for one period. `observer`: of a throw-away pool in which a policy
+    is learnt; no option of a pool leads here."""
 
     name: str
     script: str
@@ -25,3 +35,4 @@ class WorkerSpec:
     solo: bool
     intensity: int = 5
     period: float = 60.0
+    observer: Observer | None = None

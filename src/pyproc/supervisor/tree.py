@@ -12,13 +12,15 @@ import os
 import re
 import socket
 from collections.abc import Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pyproc.errors import ConfigError, ProtectionUnavailable, PyprocError
 from pyproc.host import credentials, landlock, pidfd
 from pyproc.host.cgroup import Group
 from pyproc.sandbox.interpreter import Interpreter
 from pyproc.sandbox.plan import Plan
+from pyproc.sandbox.verdict import Policy
+from pyproc.supervisor import denied
 from pyproc.supervisor.attestation import Attestation, Zygote
 from pyproc.supervisor.death import explain
 from pyproc.supervisor.dialogue import (
@@ -37,6 +39,7 @@ from pyproc.supervisor.doorkeeper import Doorkeeper
 from pyproc.supervisor.keeper import Keeper
 from pyproc.supervisor.loop import Loop
 from pyproc.supervisor.outfit import Outfit
+from pyproc.supervisor.spec import Observer
 from pyproc.supervisor.state import Worker
 from pyproc.supervisor.strangers import end_strangers
 
@@ -65,16 +68,27 @@ class Owner(Protocol):
     def not_forked(self, tree: Tree, errno: int) -> None: ...
 
 
+class Origin(NamedTuple):
+    """What all trees of a pool share: its name, what its processes are held to, system call numbers with their names, and who
+    observes them where a policy is being learnt."""
+
+    pool: str
+    policy: Policy
+    names: dict[int, str]
+    observer: Observer | None
+
+
 class Tree:
     """A keeper, a zygote (pid 1 of its namespaces) and the workers forked from it."""
 
-    def __init__(self, owner: Owner, loop: Loop, plan: Plan, interpreter: Interpreter, names: dict[int, str]) -> None:
+    def __init__(self, owner: Owner, loop: Loop, plan: Plan, interpreter: Interpreter, origin: Origin) -> None:
         self._owner = owner
+        self._name, self._policy = origin.pool, origin.policy
         self._loop = loop
         self._dialogue = Dialogue()
         self.layers = frozenset(name for name, layer in plan.layers.items() if layer.state == "enforced")
         self.attestation = Attestation(plan)
-        self.doorkeeper = Doorkeeper(self, names)
+        self.doorkeeper = Doorkeeper(self, origin.names, origin.observer)
         self.pid = 0
         self.pidfd = -1
         self.zygote: Zygote | None = None
@@ -245,9 +259,10 @@ class Tree:
                 self._attest()
             case LayerRefused(layer, text):
                 self._fail(ProtectionUnavailable(f"layer {layer} could not be applied: {text}", layer=layer))
-            case ScriptFailed(text, last):
+            case ScriptFailed(text, last, refused):
                 self._owner.spoke("script", text.encode(errors="replace"))
-                self._fail(ConfigError(f"script {self._script!r} cannot be loaded inside the sandbox: {last}{self._line(text)}"))
+                self._fail(ConfigError(f"script {self._script!r} cannot be loaded inside the sandbox: {last}{self._line(text)}"
+                                       f"{denied.script(self._policy, self._name, refused)}"))
             case ForkFailed(errno):
                 self._owner.not_forked(self, errno)
 

@@ -417,7 +417,7 @@ sandbox = { layers = { seccomp = "off" } }
 """
 
 
-@pytest.mark.parametrize("verb", [("attack", "--attack", "undo.limit-by-prlimit", "--no-controls"), ("call", "echo", "1"),
+@pytest.mark.parametrize("verb", [("attack", "--attack", "resources.limit-by-prlimit", "--no-controls"), ("call", "echo", "1"),
                                   ("functions",)])
 def test_of_several_pools_one_must_be_chosen(cli: Any, script: str, verb: tuple[str, ...]) -> None:
     config = Path(script).with_name("pyproc.toml")
@@ -432,7 +432,7 @@ def test_of_several_pools_one_must_be_chosen(cli: Any, script: str, verb: tuple[
 def test_what_is_said_of_a_sandbox_is_of_the_chosen_pool_s(cli: Any, script: str) -> None:
     config = Path(script).with_name("pyproc.toml")
     config.write_text(TWO_POOLS)
-    verb = ("attack", "--attack", "undo.limit-by-prlimit", "--no-controls", "--config", str(config), "--pool")
+    verb = ("attack", "--attack", "resources.limit-by-prlimit", "--no-controls", "--config", str(config), "--pool")
     assert cli(*verb, "one")[0] == 0
     code, out, _ = cli(*verb, "two")
     assert code == 1 and "seccomp off" in out

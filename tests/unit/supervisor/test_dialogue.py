@@ -21,6 +21,7 @@ from pyproc.supervisor.dialogue import (
     Phase,
     ScriptFailed,
 )
+from pyproc_wire.messages import Refused
 
 APPLIED: dict[str, Any] = {"applied": ["mdwe"]}
 LISTENER: dict[str, Any] = {"listener": 5}
@@ -109,3 +110,14 @@ def test_texts_are_cut() -> None:
     assert isinstance(layer, LayerRefused) and len(layer.layer) <= 100 and len(layer.text) == REASON_CHARS
     [script] = at(Phase.LOADING).receive(framed({"failed": {"script": "s" * 9000, "text": "a\n" + "y" * 9000}}))
     assert isinstance(script, ScriptFailed) and len(script.last) == REASON_CHARS
+
+
+@pytest.mark.parametrize(("told", "found"), [
+    ([2, "/srv/x", "open"], Refused(2, "/srv/x", "open")), ([1, None, None], Refused(1)), (None, None), ([], None),
+    ([0, None, None], None), ([4096, None, None], None), ([2, "x" * 4097, None], None), ([2, None, "not a name"], None),
+    ([2, "/x", "open", 1], None), ("x", None), ({"errno": 2}, None), ([True, None, None], None),
+])  # fmt: skip
+def test_what_a_script_was_refused_is_bounded_and_no_breach(told: object, found: Refused | None) -> None:
+    dialogue = Dialogue()
+    dialogue.receive(framed(LISTENER))
+    assert dialogue.receive(framed({"failed": {"text": "E", "refused": told}})) == [ScriptFailed("E", "E", found)]

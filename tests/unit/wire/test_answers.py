@@ -69,6 +69,10 @@ def opened(*, stream: bool = False) -> CallerConnection:
         {**FAILURE, "report": {"type": "E", "traceback": "", "more": 1}},
         {**FAILURE, "report": {"type": "E" * 257, "traceback": ""}},
         {**FAILURE, "report": {"type": "E", "traceback": "x" * 65_537}},
+        *({**FAILURE, "report": {"type": "E", "traceback": "", "refused": refused}} for refused in (
+            {}, {"errno": 0}, {"errno": 4096}, {"errno": "1"}, {"errno": 1, "more": 1}, {"errno": 1, "path": "x" * 4097},
+            {"errno": 1, "path": "é" * 2049}, {"errno": 1, "asked": "not a name"}, {"errno": 1, "asked": "x" * 65},
+            {"errno": 1, "asked": ""})),
         {**FAILURE, "error": "ä" * 2049},
         {**FAILURE, "path": "$" * 257},
         {**FAILURE, "bound": "queue"},

@@ -12,13 +12,15 @@ class PolicyVerbs(Verbs):
     """The closed list."""
 
     verbs = (
+        "explain",
         "export",
+        "learn",
         "show",
     )
     folder = "policy."
 
 
-@click.group(cls=PolicyVerbs, short_help="Show and export what workers may do.")
+@click.group(cls=PolicyVerbs, short_help="Show, explain, learn and export what workers may do.")
 @output.help_option
 def command() -> None:
     """What a pool's workers may do and use."""
