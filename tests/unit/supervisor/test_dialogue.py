@@ -118,6 +118,4 @@ def test_texts_are_cut() -> None:
     ([2, "/x", "open", 1], None), ("x", None), ({"errno": 2}, None), ([True, None, None], None),
 ])  # fmt: skip
 def test_what_a_script_was_refused_is_bounded_and_no_breach(told: object, found: Refused | None) -> None:
-    dialogue = Dialogue()
-    dialogue.receive(framed(LISTENER))
-    assert dialogue.receive(framed({"failed": {"text": "E", "refused": told}})) == [ScriptFailed("E", "E", found)]
+    assert at(Phase.LOADING).receive(framed({"failed": {"text": "E", "refused": told}})) == [ScriptFailed("E", "E", found)]
