@@ -37,6 +37,7 @@ from pyproc_wire.limits import (
     CREDIT_MAX,
     DEADLINE_MS_MAX,
     HEADER_BYTES,
+    ID_MAX,
     PARTS_AHEAD,
     REQUEST_BYTES,
     RESPONSE_BYTES,
@@ -48,6 +49,20 @@ CallerEvent = Ready | Succeeded | Failed | Part | ConnectionClosed
 
 _CLOSED: Final = State.CLOSED
 _NULL: Final = (b"\xc0", b"null")
+
+
+def measure_request(codec: Codec, asking: Asking, limit: int) -> None:
+    """Raise LocalProtocolError if `asking`, whose body is encoded, is beyond `limit` bytes with the longest id. The body is not
+    copied for it."""
+    null = Raw(codec.encode(None))
+    rest = Asking(ID_MAX, asking.method, null, asking.deadline_ms, asking.stream, asking.tenant, asking.principal)
+    size = len(codec.encode(rest)) - len(null) + len(asking.body)
+    if size > limit:
+        raise _too_large(size, limit)
+
+
+def _too_large(size: int, limit: int) -> LocalProtocolError:
+    return LocalProtocolError(f"request is {size} bytes, limit is {limit}", code="payload_too_large")
 
 
 class CallerConnection:
@@ -148,7 +163,7 @@ class CallerConnection:
         )
         size = len(payload)
         if size > self.request_limit:
-            raise LocalProtocolError(f"request is {size} bytes, limit is {self.request_limit}", code="payload_too_large")
+            raise _too_large(size, self.request_limit)
         if stream:
             self._open[id] = PARTS_AHEAD
             self._streams += 1

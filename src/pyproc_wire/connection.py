@@ -6,7 +6,7 @@ The picture of the dialogue and the tables of what is permitted stand in `connec
 
 from __future__ import annotations
 
-from pyproc_wire.caller_connection import CallerConnection, CallerEvent
+from pyproc_wire.caller_connection import CallerConnection, CallerEvent, measure_request
 from pyproc_wire.codec import JSON, MESSAGEPACK, Codec
 from pyproc_wire.connection_state import CALL, FROM_WORKER, TO_WORKER, State
 from pyproc_wire.events import (
@@ -21,7 +21,7 @@ from pyproc_wire.events import (
     Ready,
     Succeeded,
 )
-from pyproc_wire.messages import BriefRequest, Report
+from pyproc_wire.messages import Asking, BriefRequest, Report
 from pyproc_wire.server_connection import ServerConnection, choose_codec
 from pyproc_wire.worker_connection import WorkerConnection, WorkerEvent
 
@@ -31,6 +31,7 @@ __all__ = [
     "JSON",
     "MESSAGEPACK",
     "TO_WORKER",
+    "Asking",
     "BadRequest",
     "BriefRequest",
     "BriefSuccess",
@@ -51,4 +52,5 @@ __all__ = [
     "WorkerConnection",
     "WorkerEvent",
     "choose_codec",
+    "measure_request",
 ]

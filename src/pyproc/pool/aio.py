@@ -14,9 +14,12 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
+from msgspec import Raw
+
 from pyproc.errors import CallError, PyprocError
+from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
-from pyproc.pool.core import Core, Span
+from pyproc.pool.core import Core
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -56,7 +59,7 @@ class AsyncPool:
         core = self._core
         worker, span = core.lend(method, timeout)
         if worker is None:
-            worker, span = await self._wait(method, span)
+            worker, body, span = await self._wait(method, body, span)
         frame = core.begin(worker, method, body, span, False)
         id = worker.call_id
         try:
@@ -82,7 +85,7 @@ class AsyncPool:
         core = self._core
         worker, span = core.lend(method, timeout)
         if worker is None:
-            worker, span = await self._wait(method, span)
+            worker, body, span = await self._wait(method, body, span, stream=True)
         frame = core.begin(worker, method, body, span, True)
         id, taken = worker.call_id, 0
         try:
@@ -127,28 +130,25 @@ class AsyncPool:
         worker.call_id = 0  # counted there, and by nobody else
         return await asyncio.to_thread(self._core.lost, worker, cause)
 
-    async def _wait(self, method: str, span: Span) -> tuple[Worker, Span]:
-        """A worker, and what is left of `span`. Raises CallError."""
-        deadline = monotonic() + span.seconds
+    async def _wait(self, method: str, body: Any, span: Span, *, stream: bool = False) -> tuple[Worker, Raw, Span]:
+        """A worker, the encoded body, and what is left of `span`. Raises CallError."""
         core, loop = self._core, asyncio.get_running_loop()
         woken = asyncio.Event()
 
         def wake() -> None:
             loop.call_soon_threadsafe(woken.set)
 
-        waiter = Waiter(wake)
-        core.queue(waiter)
+        waiter = Waiter(wake, monotonic() + span.seconds)
+        core.queue(waiter, method, body, span, stream=stream)
         try:
-            async with asyncio.timeout(max(0.0, deadline - monotonic())):
+            async with asyncio.timeout(max(0.0, waiter.deadline - monotonic())):
                 await woken.wait()
         except TimeoutError:
             pass
         except BaseException:
-            given = core.checkout.leave(waiter)
-            if given is not None:
-                core.give_back(given)
+            core.forsake(waiter)
             raise
-        return core.granted(waiter, method, deadline)
+        return core.granted(waiter, method)
 
     async def _send(self, worker: Worker, frame: bytes) -> None:
         channel = worker.channel

@@ -3,6 +3,9 @@
 An idle worker is taken without a lock (deque.pop is atomic) unless somebody is queued; a worker that comes back goes to the
 first in the queue. Both sides append first and look then, which excludes a lost wake-up: whoever comes second sees what the
 first one appended.
+
+A wait ends once, by whoever calls `leave` first: with the worker that was given, or with None because the pool ended, the
+time was over, or the caller went.
 """
 
 from __future__ import annotations
@@ -11,27 +14,35 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from msgspec import Raw
+
 from pyproc.errors import ResourceExhausted
+from pyproc.pool.ledger import Ledger
 from pyproc.supervisor.state import Worker
 
 RETRY_SECONDS = 0.05  # told to a caller whom a full queue refused
 
 
 class Waiter:
-    """One queued call: `wake` is called once, from whatever thread gives a worker back; `worker` is None if the pool ended."""
+    """One queued call. `wake` is called from whatever thread gives a worker back, and does not raise: others are woken after it.
+    `worker` is what was given, and stays what it is from `leave` on; `deadline` stands on time.monotonic()."""
 
-    __slots__ = ("wake", "worker")
+    __slots__ = ("body", "deadline", "left", "wake", "worker")
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None], deadline: float) -> None:
         self.wake = wake
+        self.deadline = deadline
+        self.body = Raw(b"")
         self.worker: Worker | None = None
+        self.left = False
 
 
 class Checkout:
-    """The idle workers of a pool, and the calls that wait for one: at most `limit`."""
+    """The idle workers of a pool, and the calls that wait for one: at most `limit`, each accepted as it joins."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, ledger: Ledger) -> None:
         self.limit = limit
+        self._ledger = ledger
         self._idle: deque[Worker] = deque()
         self._waiters: deque[Waiter] = deque()
         self._lock = threading.Lock()
@@ -66,23 +77,33 @@ class Checkout:
             return False
         return True
 
-    def enqueue(self, waiter: Waiter) -> None:
-        """Join the queue. Raises ResourceExhausted when it is full."""
+    def check_room(self) -> None:
+        """Raise ResourceExhausted if one more would not find room: before any work is done for it."""
         if len(self._waiters) >= self.limit:
             raise ResourceExhausted(f"queue is full with {self.limit} calls; try again later or give the pool more workers",
                                     bound="queue", retry_after=RETRY_SECONDS)
-        self._waiters.append(waiter)
+
+    def enqueue(self, waiter: Waiter) -> None:
+        """Join the queue. Raises ResourceExhausted when it is full."""
+        with self._lock:
+            self.check_room()
+            self._ledger.accepted += 1  # before anybody can finish it
+            self._waiters.append(waiter)
         if self._idle:
             self._match()
 
-    def leave(self, waiter: Waiter) -> Worker | None:
-        """Leave the queue; a worker that was given meanwhile is returned."""
+    def leave(self, waiter: Waiter) -> bool:
+        """End the wait; True for the first who does, to whom the call belongs with the worker that was given."""
         with self._lock:
-            try:
-                self._waiters.remove(waiter)
-            except ValueError:
-                return waiter.worker
-        return None
+            if waiter.left:
+                return False
+            waiter.left = True
+            if waiter.worker is None:
+                try:
+                    self._waiters.remove(waiter)
+                except ValueError:  # dismissed
+                    pass
+            return True
 
     def dismiss(self) -> None:
         """Nobody will be served: wake all who wait, with nothing."""

@@ -18,23 +18,22 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
-from pyproc.config.units import parse_time
+from msgspec import Raw
+
 from pyproc.errors import (
     CallError,
     Cancelled,
-    ConfigError,
     DeadlineExceeded,
-    InvalidArgument,
     NotFound,
-    PayloadTooLarge,
     PyprocError,
     Unavailable,
     WorkerLost,
     from_code,
 )
 from pyproc.pool import options as pool_options
+from pyproc.pool.admission import UNSENDABLE, Span, parse_timeout, seal, unsendable
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
 from pyproc.supervisor import denied
@@ -42,23 +41,10 @@ from pyproc.supervisor.children import Supervisor
 from pyproc.supervisor.state import Worker
 from pyproc_wire import polling
 from pyproc_wire.connection import Failed, Part, Succeeded
-from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, UnencodableValue
+from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
 
 log = logging.getLogger("pyproc")
-# RuntimeError: a map that another thread changes meanwhile
-_UNSENDABLE = (LocalProtocolError, ValueError, TypeError, OverflowError, RuntimeError)
 _live: weakref.WeakSet[Core] = weakref.WeakSet()
-
-
-class Span(NamedTuple):
-    """How long a call may take, as the supervisor and as the worker counts it; the latter at least 1."""
-
-    seconds: float
-    milliseconds: int
-
-    @classmethod
-    def of(cls, seconds: float) -> Span:
-        return cls(seconds, int(seconds * 1000) or 1)
 
 
 class Core:
@@ -67,7 +53,7 @@ class Core:
     def __init__(self, script: str | os.PathLike[str], **options: Any) -> None:
         self.options = self._read(script, options)
         self.ledger = Ledger()
-        self.checkout = Checkout(self.options.queue)
+        self.checkout = Checkout(self.options.queue, self.ledger)
         self.closed: PyprocError | None = None
         self.owner = os.getpid()
         self._max_requests = self.options.max_requests
@@ -114,31 +100,56 @@ class Core:
     # -- before a call -----------------------------------------------------------------------------------------------
 
     def refuse_closed(self) -> None:
-        """Raise why this pool serves nothing."""
-        error = self.closed
-        if os.getpid() != self.owner:
-            raise PyprocError(f"this pool was made in process {self.owner} and cannot be used after a fork; make one here")
-        if isinstance(error, CallError):
-            raise type(error)(error.message, reason=error.reason, retry_after=error.retry_after)
+        """Raise why this pool serves nothing; the call is rejected."""
+        error = self._closed_error()
         if error is not None:
+            self.ledger.reject(error)
             raise error
 
-    def queue(self, waiter: Waiter) -> None:
-        """Join the queue. Raises ResourceExhausted, Unavailable, PyprocError."""
-        self.checkout.enqueue(waiter)
-        if self.closed is not None and self.checkout.leave(waiter) is None:  # it ended before we stood there to be woken
-            self.refuse_closed()
+    def _closed_error(self) -> PyprocError | None:
+        error = self.closed
+        if os.getpid() != self.owner:
+            return PyprocError(f"this pool was made in process {self.owner} and cannot be used after a fork; make one here")
+        if isinstance(error, CallError):
+            return type(error)(error.message, reason=error.reason, retry_after=error.retry_after)
+        return error
 
-    def granted(self, waiter: Waiter, method: str, deadline: float) -> tuple[Worker, Span]:
-        """The worker that came, and what is left of the time. Raises CallError when none came, or came too late."""
-        worker, left = waiter.worker or self.checkout.leave(waiter), deadline - monotonic()
+    def queue(self, waiter: Waiter, method: str, body: Any, span: Span, *, stream: bool) -> None:
+        """Join the queue with a call, whose body is encoded for that. Raises CallError for one that is not accepted."""
+        try:
+            self.checkout.check_room()
+            waiter.body = seal(method, body, span, self.options.spec.limits.request, stream=stream)
+            self.checkout.enqueue(waiter)
+        except CallError as error:
+            self.ledger.reject(error)
+            raise
+        if self.closed is not None:
+            self.checkout.dismiss()  # it ended before we stood there to be woken
+
+    def granted(self, waiter: Waiter, method: str) -> tuple[Worker, Raw, Span]:
+        """The worker that came, the body, and what is left of the time. Raises CallError when none came, or came too late."""
+        self.checkout.leave(waiter)
+        worker, left = waiter.worker, waiter.deadline - monotonic()
         if worker is not None and left > 0:
-            return worker, Span.of(left)
-        if worker is not None:
-            self.give_back(worker)
-        elif self.closed is not None:
-            self.refuse_closed()
-        raise DeadlineExceeded(f"call of {method!r} found no idle worker in time; give the pool more workers or time")
+            return worker, waiter.body, Span.of(left, new=0)
+        error = self._closed_error() if worker is None else None
+        if error is None:
+            error = DeadlineExceeded(f"call of {method!r} found no idle worker in time; give the pool more workers or time")
+        self.withdrawn(waiter, error.code if isinstance(error, CallError) else "internal")
+        raise error
+
+    def forsake(self, waiter: Waiter) -> bool:
+        """Whoever waited goes for a reason of its own: the queued call is cancelled, unless its wait has ended already."""
+        if not self.checkout.leave(waiter):
+            return False
+        self.withdrawn(waiter, "cancelled")
+        return True
+
+    def withdrawn(self, waiter: Waiter, code: str) -> None:
+        """A queued call, whose wait was ended by the caller of this, does not begin."""
+        self.ledger.count(code)
+        if waiter.worker is not None:
+            self.give_back(waiter.worker)
 
     # -- a call ------------------------------------------------------------------------------------------------------
 
@@ -151,33 +162,48 @@ class Core:
             span = self._spans[method]
         except (KeyError, TypeError):
             known = ", ".join(sorted(self._spans)[:20])
-            raise NotFound(f"no function {str(method)[:200]!r} is exposed; exposed are {known}") from None
+            unknown = NotFound(f"no function {str(method)[:200]!r} is exposed; exposed are {known}")
+            self.ledger.reject(unknown)
+            raise unknown from None
         if timeout is not None:
-            span = Span.of(min(span.seconds, _parse_timeout(timeout)))
+            try:
+                span = Span.of(min(span.seconds, parse_timeout(timeout)))
+            except CallError as error:
+                self.ledger.reject(error)
+                raise
         return self.checkout.take(), span
 
     def begin(self, worker: Worker, method: str, body: Any, span: Span, stream: bool) -> bytes:  # noqa: FBT001 - as `request`
         """Encode the request and arm the deadline; the worker is busy from here on. Raises CallError; gives
         the worker back then."""
         id = next(worker.ids)
-        seconds, milliseconds = span
+        seconds, milliseconds, new = span
         worker.deadline = deadline = monotonic() + seconds
         try:
             frame = worker.connection.request(id, method, body, milliseconds, stream)
         except BaseException as error:
             self.give_back(worker)
-            if isinstance(error, _UNSENDABLE):
-                raise _unsendable(error) from error
+            self._not_begun(error, span)
             raise
         worker.calls += 1
         worker.method = method
         worker.call_id = id
-        self.ledger.accepted += 1
+        self.ledger.accepted += new
         supervisor = self.supervisor
         if deadline < supervisor.wake_at:
             supervisor.wake_at = deadline
             supervisor.poke()
         return frame
+
+    def _not_begun(self, error: BaseException, span: Span) -> None:
+        """The request could not be made: raise what the caller is told, if that is not `error`."""
+        told = unsendable(error) if isinstance(error, UNSENDABLE) else None
+        if not span.new:  # an interrupt, as the body of a queued call is encoded: it was accepted
+            self.ledger.count(told.code if told else "cancelled")
+        elif told is not None:
+            self.ledger.reject(told)
+        if told is not None:
+            raise told from error
 
     def succeeded(self, worker: Worker, output: int) -> None:
         """The call's value is there, and it wrote `output` bytes: the worker is given back."""
@@ -264,12 +290,7 @@ class Core:
     # -- what went wrong ---------------------------------------------------------------------------------------------
 
     def _failure(self, worker: Worker, event: Failed) -> CallError:
-        if event.code == "cancelled":
-            self.ledger.cancelled += 1
-        elif event.code == "deadline_exceeded":
-            self.ledger.deadline += 1
-        else:
-            self.ledger.failed += 1
+        self.ledger.count(event.code)
         error_id = secrets.token_hex(8)
         if event.report is not None:
             log.error("%s error_id=%s pool=%s worker=%s method=%s kind=%s\n%s", event.code, error_id, self.options.name,
@@ -309,7 +330,7 @@ class Core:
     def status(self) -> dict[str, Any]:
         """Workers, states, layers in force, ledger."""
         return {"name": self.options.name, "isolation": self.options.isolation, "ledger": self.ledger.read(),
-                "queued": self.checkout.queued, **self.supervisor.status()}
+                "rejected": self.ledger.rejected, "queued": self.checkout.queued, **self.supervisor.status()}
 
     def dropped(self, face: object) -> None:
         """Nobody holds the pool's face any more: one that was not closed is, without waiting."""
@@ -338,23 +359,6 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
-
-
-def _parse_timeout(timeout: object) -> float:
-    if timeout == 0:
-        raise DeadlineExceeded("the deadline is 0 s: there is no time to call anything")
-    try:
-        return parse_time("timeout", timeout)
-    except ConfigError as error:
-        raise InvalidArgument(str(error)) from error
-
-
-def _unsendable(error: Exception) -> CallError:
-    if isinstance(error, UnencodableValue):
-        return InvalidArgument(f"body cannot be sent: {error}", path=error.path)
-    if isinstance(error, LocalProtocolError) and error.code == "payload_too_large":
-        return PayloadTooLarge(f"{error}; raise limits.request or send less")
-    return InvalidArgument(f"body cannot be sent: {error}")
 
 
 def _one_line(text: str) -> str:

@@ -12,8 +12,11 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
+from msgspec import Raw
+
+from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
-from pyproc.pool.core import Core, Span
+from pyproc.pool.core import Core
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -40,7 +43,7 @@ class Pool:
         core = self._core
         worker, span = core.lend(method, timeout)
         if worker is None:
-            worker, span = self._wait(method, span)
+            worker, body, span = self._wait(method, body, span)
         frame = core.begin(worker, method, body, span, False)
         id = worker.call_id
         try:
@@ -75,29 +78,26 @@ class Pool:
                     raise self._core.lost(worker)
             data = worker.channel.receive(worker.finished.is_set)
 
-    def _wait(self, method: str, span: Span) -> tuple[Worker, Span]:
-        """A worker, and what is left of `span`. Raises CallError."""
-        deadline = monotonic() + span.seconds
+    def _wait(self, method: str, body: Any, span: Span, *, stream: bool = False) -> tuple[Worker, Raw, Span]:
+        """A worker, the encoded body, and what is left of `span`. Raises CallError."""
         core = self._core
         gate = threading.Lock()
         gate.acquire()
-        waiter = Waiter(gate.release)
-        core.queue(waiter)
+        waiter = Waiter(gate.release, monotonic() + span.seconds)
+        core.queue(waiter, method, body, span, stream=stream)
         try:
-            gate.acquire(timeout=max(0.0, deadline - monotonic()))
+            gate.acquire(timeout=max(0.0, waiter.deadline - monotonic()))
         except BaseException:
-            given = core.checkout.leave(waiter)
-            if given is not None:
-                core.give_back(given)
+            core.forsake(waiter)
             raise
-        return core.granted(waiter, method, deadline)
+        return core.granted(waiter, method)
 
     def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
         """The parts of a generator as they come; closing the iterator cancels the call."""
         core = self._core
         worker, span = core.lend(method, timeout)
         if worker is None:
-            worker, span = self._wait(method, span)
+            worker, body, span = self._wait(method, body, span, stream=True)
         frame = core.begin(worker, method, body, span, True)
         id, taken, channel, ended = worker.call_id, 0, worker.channel, worker.finished.is_set
         try:

@@ -1,0 +1,62 @@
+"""What is decided of a call before it is accepted: how long it may take, and whether its body can be sent at all.
+
+A call that finds an idle worker is encoded by that worker's connection and accepted with it. One that has to queue is
+accepted when it joins the queue, and may be dropped later by its deadline, a cancel or the pool's end only. So its body is
+encoded before it joins: what cannot be sent is refused at once, and what is sent is the body as it was then.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from msgspec import Raw
+
+from pyproc.config.units import parse_time
+from pyproc.errors import CallError, ConfigError, DeadlineExceeded, InvalidArgument, PayloadTooLarge
+from pyproc_wire.connection import MESSAGEPACK, Asking, measure_request
+from pyproc_wire.errors import LocalProtocolError, UnencodableValue
+
+# RuntimeError: a map that another thread changes meanwhile
+UNSENDABLE = (LocalProtocolError, ValueError, TypeError, OverflowError, RuntimeError)
+
+
+class Span(NamedTuple):
+    """How long a call may take, as the supervisor and as the worker counts it, the latter at least 1; and by how much its begin
+    adds to the accepted calls: 0 for one that was accepted when it queued."""
+
+    seconds: float
+    milliseconds: int
+    new: int
+
+    @classmethod
+    def of(cls, seconds: float, new: int = 1) -> Span:
+        return cls(seconds, int(seconds * 1000) or 1, new)
+
+
+def parse_timeout(timeout: object) -> float:
+    """Seconds. Raises DeadlineExceeded for 0, InvalidArgument."""
+    if timeout == 0:
+        raise DeadlineExceeded("the deadline is 0 s: there is no time to call anything")
+    try:
+        return parse_time("timeout", timeout)
+    except ConfigError as error:
+        raise InvalidArgument(str(error)) from error
+
+
+def seal(method: str, body: Any, span: Span, limit: int, *, stream: bool) -> Raw:
+    """`body`, encoded, of a call whose request fits into `limit` bytes. Raises InvalidArgument, PayloadTooLarge."""
+    try:
+        sealed = body if type(body) is Raw else Raw(MESSAGEPACK.encode_value(body))
+        measure_request(MESSAGEPACK, Asking(0, method, sealed, span.milliseconds, stream), limit)
+    except UNSENDABLE as error:
+        raise unsendable(error) from error
+    return sealed
+
+
+def unsendable(error: Exception) -> CallError:
+    """What the caller is told of one of UNSENDABLE."""
+    if isinstance(error, UnencodableValue):
+        return InvalidArgument(f"body cannot be sent: {error}", path=error.path)
+    if isinstance(error, LocalProtocolError) and error.code == "payload_too_large":
+        return PayloadTooLarge(f"{error}; raise limits.request or send less")
+    return InvalidArgument(f"body cannot be sent: {error}")
