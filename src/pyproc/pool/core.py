@@ -55,6 +55,8 @@ class Core:
         self.ledger = Ledger()
         self.checkout = Checkout(self.options.queue, self.ledger)
         self.closed: PyprocError | None = None
+        self.closing = False
+        self._opens = math.inf  # time.monotonic() when a pool that is closed for a time will serve again
         self.owner = os.getpid()
         self._max_requests = self.options.max_requests
         self._functions: dict[str, Any] = {}
@@ -89,6 +91,10 @@ class Core:
 
     def failed(self, error: PyprocError | None) -> None:
         """The pool cannot serve (or can again, with None): whoever is queued gets the error."""
+        if error is None and self.closing:
+            return
+        if isinstance(error, CallError) and error.retry_after is not None:
+            self._opens = monotonic() + error.retry_after
         self.closed = error
         if error is not None:
             self.checkout.dismiss()
@@ -111,7 +117,8 @@ class Core:
         if os.getpid() != self.owner:
             return PyprocError(f"this pool was made in process {self.owner} and cannot be used after a fork; make one here")
         if isinstance(error, CallError):
-            return type(error)(error.message, reason=error.reason, retry_after=error.retry_after)
+            left = None if error.retry_after is None else max(0.0, self._opens - monotonic())
+            return type(error)(error.message, reason=error.reason, retry_after=left)
         return error
 
     def queue(self, waiter: Waiter, method: str, body: Any, span: Span, *, stream: bool) -> None:
@@ -249,7 +256,9 @@ class Core:
                 worker.channel.close()
 
     def _pass_milestone(self, worker: Worker) -> None:
-        """What is done once in many calls."""
+        """What is done after a worker's first call, and once in many."""
+        if worker is self.supervisor.tried:
+            self.supervisor.proven()
         if self._max_requests and worker.calls >= self._max_requests:
             self.supervisor.retire(worker)
             return
@@ -329,8 +338,11 @@ class Core:
 
     def status(self) -> dict[str, Any]:
         """Workers, states, layers in force, ledger."""
+        error = self._closed_error()
+        why = {"message": str(error), "reason": getattr(error, "reason", None), "retry_after": getattr(error, "retry_after", None)}
         return {"name": self.options.name, "isolation": self.options.isolation, "ledger": self.ledger.read(),
-                "rejected": self.ledger.rejected, "queued": self.checkout.queued, **self.supervisor.status()}
+                "rejected": self.ledger.rejected, "queued": self.checkout.queued,
+                "unavailable": why if error else None, **self.supervisor.status()}
 
     def dropped(self, face: object) -> None:
         """Nobody holds the pool's face any more: one that was not closed is, without waiting."""
@@ -341,6 +353,7 @@ class Core:
     def close(self, grace: float) -> None:
         """End every worker. In a forked child: nothing, as it is the parent's pool."""
         if self.owner == os.getpid():
+            self.closing = True
             if self.closed is None:
                 self.failed(Unavailable("the pool is closing"))  # no further call begins within the grace
             self.supervisor.close(grace)

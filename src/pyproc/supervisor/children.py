@@ -55,15 +55,16 @@ class Pool(Protocol):
 
 
 class Supervisor:
-    """Keeps `spec.workers` workers alive until `close`."""
+    """Keeps `spec.workers` workers alive until `close`. `tried`: the one that was started after a broken period."""
 
     def __init__(self, spec: WorkerSpec, pool: Pool) -> None:
         self.spec = spec
         self.wake_at = math.inf
         self.functions: dict[str, Any] = {}
+        self.tried: Worker | None = None
         self._pool = pool
         parents, refusal = cgroup.parents(also=("cpu",) if spec.limits.cpus else ())
-        self._population = Population()
+        self._population = Population(spec.workers)
         self._workers = self._population.workers
         self._ended = threading.Event()
         self._loop = Loop()
@@ -130,6 +131,11 @@ class Supervisor:
         """A planned end (max_requests, isolation="call"): destroyed and replaced, no death."""
         self.condemn(worker, "retired")
 
+    def proven(self) -> None:
+        """The worker that was `tried` came back from a call."""
+        self.tried = None
+        self._loop.order(self._ends.proven)
+
     def drain(self, worker: Worker) -> None:
         """Read what the call that has just ended wrote, so that it is put to that call."""
         self._loop.order(lambda: self._output.drain(worker))
@@ -186,6 +192,8 @@ class Supervisor:
         if functions != self.functions:
             self.functions = functions
         log.debug("worker_started pool=%s worker=%s pid=%d", self.spec.name, worker.name, worker.pid)
+        if self._restart.trying:
+            self.tried = worker
         self._pool.worker_ready(worker)
         self._population.first.set()
 

@@ -138,18 +138,26 @@ class Ends:
         self.account("exit:zygote")
 
     def account(self, reason: str) -> None:
-        """Count a death and start again: at once, later, or not before the period is over."""
-        if self._population.closing:
+        """Count a death and start again: at once, later, or not before the period is over. Those of a broken pool do not count."""
+        if self._population.closing or self._population.broken is not None:
             return
         delay = self.restart.died(reason, time.monotonic(), random.random())  # noqa: S311 - spreads restarts, no secret
         if delay is None:
-            self.broke(Unavailable(f"workers died more than {self._spec.intensity} times within {self._spec.period:.0f} s, "
-                                   f"the last one of {reason}", reason="restart_intensity", retry_after=self._spec.period))
-            self._loop.later(self._spec.period, self._mend)
+            intensity, period = self.restart.intensity, self.restart.period
+            self.broke(Unavailable(f"workers died more than {intensity} times within {period:.0f} s, the last one of {reason}",
+                                   reason="restart_intensity", retry_after=period))
+            self._loop.later(period, self._mend)
         elif delay == 0.0:
             self._refill()
         else:
             self._loop.later(delay, self._refill)
+
+    def proven(self) -> None:
+        """The worker that was tried after a broken period has come back from a call: start the others."""
+        if self.restart.trying:
+            self.restart.proven()
+            self._population.wanted = self._spec.workers
+            self._refill()
 
     def broke(self, error: PyprocError) -> None:
         """The pool cannot serve, because of `error`."""
@@ -183,6 +191,8 @@ class Ends:
             self.bury(worker, status)
 
     def _mend(self) -> None:
+        living = sum(worker.doomed is None for worker in self._population.workers)
+        self._population.wanted = self.restart.try_one(self._spec.workers, living)
         self._population.broken = None
         self._pool.failed(None)
         self._refill()

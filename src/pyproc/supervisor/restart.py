@@ -1,7 +1,10 @@
 """When to start a worker again: intensity, period and jittered back-off. Pure: deaths and time in, decision out.
 
-As OTP's supervisor: more than `intensity` deaths within `period` seconds break the pool; one period later one worker is
-tried. Deaths that the supervisor ordered for one call's sake (deadline, cancelled, output_limit) do not count.
+As OTP's supervisor: more than `intensity` deaths within `period` seconds break the pool. Deaths that the supervisor ordered for
+one call's sake (deadline, cancelled, output_limit) do not count.
+
+    serving ──too many deaths──▶ broken ──a period──▶ trying: one worker more ──it came back from a call──▶ serving
+                                   ▲────────────a death that counts────┘
 """
 
 from __future__ import annotations
@@ -19,19 +22,30 @@ class Restart:
         self.intensity = intensity
         self.period = period
         self._deaths: deque[float] = deque(maxlen=intensity + 1)
-        self.broken_until = 0.0
+        self.trying = False
 
     def died(self, reason: str, now: float, jitter: float) -> float | None:
         """Seconds to wait before the next start (`jitter` in 0..1 spreads it), or None when the pool is broken."""
         if reason in UNCOUNTED:
             return 0.0
+        if self.trying:
+            self.trying = False
+            return None
         self._deaths.append(now)
         while self._deaths and now - self._deaths[0] > self.period:
             self._deaths.popleft()
         if len(self._deaths) > self.intensity:
-            self.broken_until = now + self.period
             self._deaths.clear()
             return None
         if len(self._deaths) <= 1:
             return 0.0
         return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** len(self._deaths)) * (0.5 + jitter / 2)
+
+    def try_one(self, workers: int, living: int) -> int:
+        """The period is over: of `workers`, of which `living` are left, how many to have now."""
+        self.trying = living < workers
+        return min(workers, living + 1)
+
+    def proven(self) -> None:
+        """The worker that was tried came back from a call: deaths count anew."""
+        self.trying = False

@@ -52,7 +52,7 @@ class Patience(NamedTuple):
 
 
 class Starts:
-    """Keeps `spec.workers` workers coming. `plant(owner, ordinal)` makes a tree."""
+    """Keeps as many workers coming as the population wants. `plant(owner, ordinal)` makes a tree."""
 
     def __init__(self, owner: Owner, shared: Shared, plant: Callable[[TreeOwner, int], Tree], patience: Patience) -> None:
         self._owner = owner
@@ -63,7 +63,7 @@ class Starts:
 
     def boot(self) -> None:
         """Make the trees that are missing."""
-        wanted = self._spec.workers if self._spec.solo else 1
+        wanted = self._population.wanted if self._spec.solo else 1
         while len(self._population.trees) < wanted and not self._population.closing:
             try:
                 tree = self._plant(self, self._made)
@@ -77,7 +77,7 @@ class Starts:
         """Ask for one worker of each tree that has room; the next one is asked for when it has come."""
         if self._population.closing or self._population.broken is not None:
             return
-        room = 1 if self._spec.solo else self._spec.workers
+        room = 1 if self._spec.solo else self._population.wanted
         for tree in self._population.trees:
             alive = sum(1 for worker in tree.workers if worker.doomed is None)
             if tree.ready and not tree.closed and tree.starting is None and alive < room:

@@ -75,10 +75,11 @@ class Worker:
 
 
 class Population:
-    """`trees` live, those of `ending` have a keeper that has not ended yet; `broken`: why nothing is started any more;
-    `first`: set when the first worker serves or it is clear that none will."""
+    """`wanted` workers are kept alive; `trees` live, those of `ending` have a keeper that has not ended yet; `broken`: why nothing
+    is started any more; `first`: set when the first worker serves or it is clear that none will."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: int) -> None:
+        self.wanted = wanted
         self.workers: set[Worker] = set()
         self.trees: list[Tree] = []
         self.ending: list[Tree] = []

@@ -35,11 +35,38 @@ def test_deaths_that_we_ordered_never_break_the_pool(reason: str) -> None:
     assert restart.died("oom", 0.0, 0.0) == 0.0
 
 
-def test_a_broken_pool_counts_anew_after_its_period() -> None:
+def broken() -> Restart:
     restart = Restart(1, 60.0)
     assert [restart.died("oom", when, 0.0) for when in (0.0, 1.0)] == [0.0, BROKEN]
-    assert restart.broken_until == 61.0
-    assert restart.died("oom", 61.0, 0.0) == 0.0
+    return restart
+
+
+def test_after_its_period_a_broken_pool_tries_one_worker_more_than_live() -> None:
+    restart = broken()
+    assert [restart.try_one(8, living) for living in (0, 2, 7, 8)] == [1, 3, 8, 8]
+
+
+def test_a_death_breaks_a_pool_on_trial_again() -> None:
+    restart = broken()
+    restart.try_one(8, 0)
+    assert restart.died("deadline", 62.0, 0.0) == 0.0
+    assert restart.trying
+    assert restart.died("oom", 62.0, 0.0) is BROKEN
+    assert not restart.trying
+
+
+def test_a_worker_that_answered_ends_the_trial_and_deaths_count_anew() -> None:
+    restart = broken()
+    restart.try_one(8, 0)
+    restart.proven()
+    assert not restart.trying
+    assert restart.died("oom", 62.0, 0.0) == 0.0
+
+
+def test_there_is_no_trial_where_nobody_is_missing() -> None:
+    restart = broken()
+    restart.try_one(8, 8)
+    assert not restart.trying
 
 
 def test_jitter_spreads_a_delay_over_its_upper_half() -> None:
