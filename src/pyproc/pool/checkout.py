@@ -10,6 +10,7 @@ time was over, or the caller went.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,13 +26,15 @@ RETRY_SECONDS = 0.05  # told to a caller whom a full queue refused
 
 class Waiter:
     """One queued call. `wake` is called from whatever thread gives a worker back, and does not raise: others are woken after it.
-    `worker` is what was given, and stays what it is from `leave` on; `deadline` stands on time.monotonic()."""
+    `worker` is what was given, and stays what it is from `leave` on; `deadline` stands on time.monotonic(), and is `watched` where
+    whoever waits has no clock of its own: `wake` may be called twice then."""
 
-    __slots__ = ("body", "deadline", "left", "wake", "worker")
+    __slots__ = ("body", "deadline", "left", "wake", "watched", "worker")
 
-    def __init__(self, wake: Callable[[], None], deadline: float) -> None:
+    def __init__(self, wake: Callable[[], None], deadline: float, *, watched: bool = False) -> None:
         self.wake = wake
         self.deadline = deadline
+        self.watched = watched
         self.body = Raw(b"")
         self.worker: Worker | None = None
         self.left = False
@@ -51,6 +54,11 @@ class Checkout:
     def queued(self) -> int:
         """Calls that wait."""
         return len(self._waiters)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a call that came now would be refused."""
+        return not self._idle and len(self._waiters) >= self.limit
 
     def take(self) -> Worker | None:
         """An idle worker, or None when the call has to queue."""
@@ -104,6 +112,22 @@ class Checkout:
                 except ValueError:  # dismissed
                     pass
             return True
+
+    def overdue(self, now: float) -> float:
+        """Wake those of the watched whose deadline has come; the earliest one of the others."""
+        earliest, late = math.inf, []
+        with self._lock:
+            for waiter in self._waiters:
+                if not waiter.watched:
+                    continue
+                if waiter.deadline > now:
+                    earliest = min(earliest, waiter.deadline)
+                else:
+                    waiter.watched = False
+                    late.append(waiter)
+        for waiter in late:
+            waiter.wake()
+        return earliest
 
     def dismiss(self) -> None:
         """Nobody will be served: wake all who wait, with nothing."""

@@ -152,6 +152,16 @@ class Core:
         self.withdrawn(waiter, "cancelled")
         return True
 
+    def watch(self, deadline: float) -> None:
+        """Have the supervision thread look at the deadlines when this one has come."""
+        if deadline < self.supervisor.wake_at:
+            self.supervisor.wake_at = deadline
+            self.supervisor.poke()
+
+    def overdue(self, now: float) -> float:
+        """Told on the supervision thread: wake the queued calls whose time is over; when to look again."""
+        return self.checkout.overdue(now)
+
     def withdrawn(self, waiter: Waiter, code: str) -> None:
         """A queued call, whose wait was ended by the caller of this, does not begin."""
         self.ledger.count(code)

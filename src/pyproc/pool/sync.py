@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from os import read, write
 from time import monotonic
 from types import TracebackType
@@ -16,7 +16,9 @@ from msgspec import Raw
 
 from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
+from pyproc.pool.converse import answer
 from pyproc.pool.core import Core
+from pyproc.pool.futures import Submissions
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -35,7 +37,7 @@ class Pool:
 
     def __init__(self, script: str | os.PathLike[str], **options: Any) -> None:
         self._core = self.core(script, **options)
-        self._executor: ThreadPoolExecutor | None = None
+        self._submissions: Submissions | None = None
         self._submitting = threading.Lock()
 
     def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
@@ -56,7 +58,7 @@ class Pool:
             data = read(channel.answers, RECV_BYTES)
             success = worker.connection.brief(data)
             if success is None:
-                return self._answer(worker, data)
+                return answer(core, worker, data)
             core.succeeded(worker, success.output)
             return success.body
         except TimeoutError:  # no channel's: a signal handler raised it
@@ -67,16 +69,6 @@ class Pool:
         except BaseException:
             core.left(worker, id)
             raise
-
-    def _answer(self, worker: Worker, data: bytes) -> Any:
-        """The call's result, from a chunk that is not simply a success."""
-        while True:
-            for event in worker.connection.receive(data):
-                if isinstance(event, Succeeded | Failed):
-                    return self._core.finish(worker, event)
-                if not isinstance(event, Part):
-                    raise self._core.lost(worker)
-            data = worker.channel.receive(worker.finished.is_set)
 
     def _wait(self, method: str, body: Any, span: Span, *, stream: bool = False) -> tuple[Worker, Raw, Span]:
         """A worker, the encoded body, and what is left of `span`. Raises CallError."""
@@ -128,22 +120,23 @@ class Pool:
             core.left(worker, id)
 
     def submit(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Future[Any]:
-        """The call in another thread, as a concurrent.futures.Future."""
+        """The call as a concurrent.futures.Future, which holds its refusal too. Raises Unavailable once the pool is closed."""
         if self._core.closed is not None:
             self._core.refuse_closed()
         with self._submitting:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(self._core.options.spec.workers, "pyproc-submit")
-        return self._executor.submit(self.call, method, body, timeout=timeout)
+            if self._submissions is None:
+                self._submissions = Submissions(self._core)
+        return self._submissions.submit(method, body, timeout)
 
     def map(self, method: str, bodies: Iterable[Any], *, timeout: float | str | None = None) -> Iterator[Any]:
-        """The results in order; twice as many calls as workers are in flight. The first error is raised in its place."""
+        """The results in order; twice as many calls as workers are in flight at most, and no more than find room in the queue. The
+        first error is raised in its place."""
         window: deque[Future[Any]] = deque()
-        bound = 2 * self._core.options.spec.workers
+        bound, checkout = 2 * self._core.options.spec.workers, self._core.checkout
         try:
             for body in bodies:
                 window.append(self.submit(method, body, timeout=timeout))
-                if len(window) >= bound:
+                while window and (len(window) >= bound or checkout.is_full):
                     yield window.popleft().result()
             while window:
                 yield window.popleft().result()
@@ -161,9 +154,9 @@ class Pool:
 
     def close(self, grace: float = 0.0) -> None:
         """End every worker; calls in flight get `grace` seconds. Nothing is left behind."""
-        if self._executor is not None and self._core.owner == os.getpid():
-            self._executor.shutdown(wait=False, cancel_futures=True)
         self._core.close(grace)
+        if self._submissions is not None and self._core.owner == os.getpid():
+            self._submissions.close()
 
     def __del__(self) -> None:
         core = getattr(self, "_core", None)

@@ -91,3 +91,12 @@ def test_the_queue_takes_as_many_as_it_says_also_from_many_threads_at_once() -> 
     assert (checkout.queued, ledger.accepted, refused) == (5, 5, ["queue"] * 15)
     with pytest.raises(ResourceExhausted, match="queue is full with 5 calls"):
         checkout.check_room()
+
+
+def test_only_the_watched_are_woken_when_their_time_is_over() -> None:
+    checkout, woken = Checkout(4, Ledger()), []
+    checkout.enqueue(Waiter(lambda: woken.append("has a clock"), 1.0))
+    for name, deadline in (("first", 1.0), ("second", 2.0), ("third", 5.0)):
+        checkout.enqueue(Waiter(lambda name=name: woken.append(name), deadline, watched=True))  # type: ignore[misc]
+    assert [checkout.overdue(now) for now in (0.5, 2.0, 2.0, 6.0)] == [1.0, 5.0, 5.0, math.inf]
+    assert woken == ["first", "second", "third"]
