@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyproc import Limits
 from pyproc.config.units import SIZE_MAX, TIME_MAX, parse_size, parse_time
 from pyproc.errors import ConfigError
 
@@ -84,3 +85,12 @@ def test_nothing_leads_to_another_error(written: object) -> None:
             assert parse("it", written) >= 0
         except ConfigError as error:
             assert str(error).startswith("it is ")
+
+
+@pytest.mark.parametrize("name", ["request", "response"])
+def test_a_limit_of_messages_may_be_what_its_error_offers(name: str) -> None:
+    for size in (64, "64 B", 1 << 31, "2 GiB"):
+        assert getattr(Limits(**{name: size}), name) in (64, 1 << 31)
+    for wrong in (63, (1 << 31) + 1, 0):
+        with pytest.raises(ConfigError, match=rf"limits.{name} is {wrong}, possible are 64 B to 2 GiB"):
+            Limits(**{name: wrong})

@@ -66,7 +66,7 @@ class Limits:
         for name, size in sizes.items():
             setattr(self, name, parse_size(f"limits.{name}", size))
         for name in ("request", "response"):
-            if not 64 <= getattr(self, name) < 1 << 31:
+            if not 64 <= getattr(self, name) <= 1 << 31:
                 raise ConfigError(f"limits.{name} is {sizes[name]!r}, possible are 64 B to 2 GiB")
         if self.memory < 64 << 20:
             raise ConfigError(f"limits.memory is {memory!r}; CPython needs at least 64 MiB")
