@@ -31,18 +31,21 @@ from pyproc_wire.limits import RECV_BYTES
 
 KINDS = ("pipe", "pipe", "socket")  # of `inner`, as /proc names them
 NO_ANSWER = b"\xff"  # of a length beyond every limit
+WHOLE_BYTES = select.PIPE_BUF  # a write of at most so many is done as a whole, or not at all
 
 
 class Channel:
-    """`requests` never waits, `answers` does unless `set_waiting` says otherwise. Raises OSError when no descriptor is left."""
+    """`requests` never waits, `answers` does unless `set_waiting` says otherwise; `sending`: a frame is perhaps only partly sent, and
+    nothing else may be written, as it would be taken for the rest. Raises OSError when no descriptor is left."""
 
-    __slots__ = ("__weakref__", "_inner", "answers", "greeting", "links", "lively", "requests", "waits")
+    __slots__ = ("__weakref__", "_inner", "answers", "greeting", "links", "lively", "requests", "sending", "waits")
 
     def __init__(self) -> None:
         self.requests = self.answers = -1
         self._inner: list[int] = []
         self.waits = True
         self.lively = False
+        self.sending = False
         self.greeting, greeting = socket.socketpair()
         self._inner.append(greeting.detach())
         requests, self.requests = os.pipe()
@@ -72,9 +75,10 @@ class Channel:
         os.set_blocking(self.answers, waits)
         self.waits = waits
 
-    def send(self, frame: bytes, sent: int, ended: Callable[[], bool]) -> None:
-        """Send the rest of a frame of which `sent` bytes are, waiting for room. Raises OSError when the worker has `ended`."""
-        view = memoryview(frame)
+    def send(self, frame: bytes, ended: Callable[[], bool]) -> None:
+        """Send a frame, waiting for room. Raises OSError when the worker has `ended`; `sending` stays set by whatever is raised."""
+        view, sent = memoryview(frame), 0
+        self.sending = True
         while sent < len(frame):
             try:
                 sent += os.write(self.requests, view[sent:])
@@ -84,6 +88,7 @@ class Channel:
                 poll = select.poll()
                 poll.register(self.requests, select.POLLOUT)
                 poll.poll()
+        self.sending = False
 
     def look_out(self) -> None:
         """Poll for an answer for a while, as `polling` says; `lively` after it: whether to do so again."""

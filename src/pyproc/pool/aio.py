@@ -161,7 +161,9 @@ class AsyncPool:
             except BlockingIOError:
                 if worker.finished.is_set():
                     raise
+                channel.sending = True
                 await self._ready(channel.requests, write=True)
+                channel.sending = False
 
     async def _receive(self, worker: Worker) -> bytes:
         while True:

@@ -14,7 +14,7 @@ def converse(core: Core, worker: Worker, frame: bytes) -> Any:
     id, channel, ended = worker.call_id, worker.channel, worker.finished.is_set
     try:
         with core.losing(worker):
-            channel.send(frame, 0, ended)
+            channel.send(frame, ended)
             return answer(core, worker, channel.receive(ended))
     except BaseException:
         core.left(worker, id)

@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from pyproc.link.channel import WHOLE_BYTES
 from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.converse import answer
@@ -50,9 +51,10 @@ class Pool:
         id = worker.call_id
         try:
             channel = worker.channel
-            sent = write(channel.requests, frame)
-            if sent != len(frame):
-                channel.send(frame, sent, worker.finished.is_set)
+            if len(frame) <= WHOLE_BYTES:
+                write(channel.requests, frame)
+            else:
+                channel.send(frame, worker.finished.is_set)
             if channel.lively:
                 channel.look_out()
             data = read(channel.answers, RECV_BYTES)
@@ -94,7 +96,7 @@ class Pool:
         id, taken, channel, ended = worker.call_id, 0, worker.channel, worker.finished.is_set
         try:
             with core.losing(worker):
-                channel.send(frame, 0, ended)
+                channel.send(frame, ended)
             while True:
                 with core.losing(worker):
                     events = worker.connection.receive(channel.receive(ended))
@@ -106,7 +108,7 @@ class Pool:
                         taken += 1
                         if taken >= PARTS_AHEAD // 2 and id in worker.connection.open_calls:
                             with core.losing(worker):
-                                channel.send(worker.connection.credit(id, taken), 0, ended)
+                                channel.send(worker.connection.credit(id, taken), ended)
                             taken = 0
                     elif type(event) is Succeeded or type(event) is Failed:
                         with core.losing(worker):

@@ -1,4 +1,7 @@
-"""A caller that gave up: its call is cancelled, and the worker is ended if it does not answer within the grace."""
+"""A caller that gave up: its call is cancelled, and the worker is ended if it does not answer within the grace.
+
+One that gave up while its request was only partly sent ends the worker: whatever is written next would be taken for the rest of it.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,9 @@ class Cancel:
             return
         worker.abandoned = worker.call_id
         if worker.doomed is not None or not worker.call_id:
+            return
+        if worker.channel.sending:
+            self._condemn(worker, "cancelled")
             return
         if worker.call_id not in worker.connection.open_calls and not worker.connection.mid_frame:
             self._freed(worker)  # its answer had arrived

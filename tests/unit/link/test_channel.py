@@ -45,7 +45,7 @@ def ends() -> Iterator[tuple[Channel, Worker]]:
 
 def test_a_frame_goes_each_way(ends: tuple[Channel, Worker]) -> None:
     channel, worker = ends
-    channel.send(b"question", 0, worker.ended)
+    channel.send(b"question", worker.ended)
     assert os.read(worker.requests, 100) == b"question"
     os.write(worker.answers, b"answer")
     assert channel.receive(worker.ended) == b"answer"
@@ -61,7 +61,7 @@ def test_a_frame_larger_than_the_pipe_is_sent_whole(ends: tuple[Channel, Worker]
 
     reader = threading.Thread(target=read)
     reader.start()
-    channel.send(frame, 0, worker.ended)
+    channel.send(frame, worker.ended)
     reader.join()
     assert bytes(got) == frame
 
@@ -98,7 +98,7 @@ def test_who_waits_for_room_is_let_go(ends: tuple[Channel, Worker]) -> None:
 
     def write() -> None:
         try:
-            channel.send(bytes(1 << 24), 0, worker.ended)
+            channel.send(bytes(1 << 24), worker.ended)
         except OSError as error:
             raised.append(error)
 
@@ -177,7 +177,7 @@ def test_a_closed_channel_is_never_another_file(ends: tuple[Channel, Worker]) ->
     worker.close()
     channel.close()
     with open(os.devnull, "rb"), open(os.devnull, "rb"):  # take the numbers
-        for use in (lambda: channel.receive(worker.ended), lambda: channel.send(b"x", 0, worker.ended)):
+        for use in (lambda: channel.receive(worker.ended), lambda: channel.send(b"x", worker.ended)):
             with pytest.raises(OSError, match="descriptor"):
                 use()
     assert not channel.let_go()
