@@ -7,51 +7,77 @@ outside, takes the plan, makes the other namespaces and pid 1 in them, and waits
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
 import socket
 
 from pyproc.errors import ConfigError
-from pyproc.host import credentials, spawn
+from pyproc.host import credentials, pidfd, spawn
 from pyproc.sandbox.interpreter import Interpreter
 from pyproc.sandbox.plan import Plan
+from pyproc.supervisor.loop import Loop
+
+NOTHING_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})  # of the machine, and not the interpreter's fault
+END_SECONDS = 1.0  # for a process that was just killed
 
 
 class Keeper:
     """`control`, `lifeline` and `output` (all non-blocking) lead into the tree; `fd` is the keeper's pidfd, -1 when reaped.
 
-    `enters`: it enters a user namespace and waits for `write_maps`; else the plan is sent at once. Raises ConfigError.
+    `enters`: it enters a user namespace and waits for `write_maps`; else the plan is sent at once. The plan is sent as fast as it
+    is taken: `sender` is watched until then, -1 after it. Raises ConfigError, and OSError where the machine has nothing left.
     """
 
-    def __init__(self, plan: Plan, interpreter: Interpreter, *, enters: bool) -> None:
+    def __init__(self, plan: Plan, interpreter: Interpreter, loop: Loop, *, enters: bool) -> None:
         self._plan = plan
-        self.control, control = socket.socketpair()
-        self.lifeline, lifeline = socket.socketpair()
+        self._loop = loop
+        self._unsent = memoryview(b"")
+        self._ours = contextlib.ExitStack()
+        self.fd = self.output = self.sender = -1
+        try:
+            with contextlib.ExitStack() as lent:
+                self._spawn(interpreter, lent, "door" if enters else "inner")
+            if not enters:
+                self._send_plan()
+        except BaseException:
+            if self.fd >= 0:
+                pidfd.kill(self.fd)
+                pidfd.wait(self.fd, END_SECONDS)
+                self.reap()
+            self.let_go()
+            raise
+
+    def _spawn(self, interpreter: Interpreter, lent: contextlib.ExitStack, stage: str) -> None:
+        """Start it with the ends that are `lent`."""
+        self.control, control = self._pair(lent)
+        self.lifeline, lifeline = self._pair(lent)
         self.output, output = os.pipe()
-        credentials.ask(self.control, on=True)
+        lent.callback(os.close, output)
+        self._ours.callback(os.close, self.output)
+        os.set_blocking(self.output, False)
+        self.sender = os.dup(self.control.fileno())  # the loop knows a descriptor for one thing only
+        self._ours.callback(self._stop_sending)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        lent.callback(os.close, null)
+        credentials.ask(self.control, on=True)
         entrance = os.path.join(interpreter.packages, "pyproc_worker", "__main__.py")
-        stage = "door" if enters else "inner"
         argv = [interpreter.executable, "-I", "-B", "-S", entrance, interpreter.packages, stage]
         try:
-            self.pid, self.fd = spawn.spawn(
-                argv, env=plan.environment,
-                fds={0: null, 1: output, 2: output, 3: control.fileno(), 4: lifeline.fileno()})
+            self.pid, self.fd = spawn.spawn(argv, env=self._plan.environment,
+                                            fds={0: null, 1: output, 2: output, 3: control, 4: lifeline})
         except OSError as error:
-            self.fd = -1
-            self.let_go()
+            if error.errno in NOTHING_LEFT:
+                raise
             raise ConfigError(f"python {interpreter.executable!r} cannot be started: {error}") from error
-        finally:
-            for fd in (null, output):
-                os.close(fd)
-            control.close()
-            lifeline.close()
-        self.control.setblocking(False)
-        self.lifeline.setblocking(False)
-        os.set_blocking(self.output, False)
-        if not enters:
-            self._send_plan()
+
+    def _pair(self, lent: contextlib.ExitStack) -> tuple[socket.socket, int]:
+        outer, inner = socket.socketpair()
+        self._ours.enter_context(outer)
+        lent.enter_context(inner)
+        outer.setblocking(False)
+        return outer, inner.fileno()
 
     @property
     def hung_up(self) -> bool:
@@ -79,15 +105,29 @@ class Keeper:
 
     def let_go(self) -> None:
         """Close what leads into the tree, which ends it."""
-        self.lifeline.close()
-        self.control.close()
-        if self.output >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self.output)
-            self.output = -1
+        with contextlib.suppress(OSError):
+            self._ours.close()
+        self.output = -1
 
     def _send_plan(self) -> None:
         payload = json.dumps(self._plan.document).encode()
-        self.control.setblocking(True)
-        self.control.sendall(len(payload).to_bytes(4, "big") + payload)
-        self.control.setblocking(False)
+        self._unsent = memoryview(len(payload).to_bytes(4, "big") + payload)
+        self._loop.watch(self.sender, self._send_more, room=True)
+
+    def _send_more(self) -> None:
+        try:
+            sent = self.control.send(self._unsent, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = len(self._unsent)  # it has ended, and its pidfd tells
+        self._unsent = self._unsent[sent:]
+        if not self._unsent:
+            self._loop.unwatch(self.sender)
+            self._stop_sending()
+
+    def _stop_sending(self) -> None:
+        """Without the loop: in a forked child its descriptors are the parent's."""
+        if self.sender >= 0:
+            os.close(self.sender)
+            self.sender = -1

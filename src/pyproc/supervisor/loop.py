@@ -45,13 +45,17 @@ class Loop:
         self._numbers = itertools.count()  # between timers of the same time, the one made first
         self._poked = False
         self._epoll = select.epoll()
-        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError:
+            self._epoll.close()
+            raise
         self.watch(self._eventfd, self._woken)
 
-    def watch(self, fd: int, action: Action) -> None:
-        """Call `action` whenever `fd` can be read or has ended."""
+    def watch(self, fd: int, action: Action, *, room: bool = False) -> None:
+        """Call `action` whenever `fd` can be read, or written where `room` is asked for, or has ended."""
+        self._epoll.register(fd, select.EPOLLOUT if room else select.EPOLLIN)
         self._actions[fd] = action
-        self._epoll.register(fd, select.EPOLLIN)
 
     def unwatch(self, fd: int) -> None:
         """Stop watching; a descriptor that is not watched is no error."""

@@ -70,8 +70,19 @@ class Starts:
             except PyprocError as error:
                 self._owner.broke(error)
                 return
+            except OSError as error:  # no descriptor, no process or no memory is left
+                self._not_booted(error)
+                return
             self._population.trees.append(tree)
             self._loop.later(self._patience.boot, partial(self._overdue, tree))
+
+    def _not_booted(self, error: OSError) -> None:
+        log.error("start_failed pool=%s cause=%s", self._spec.name, printable(str(error)))
+        if self._population.first.is_set():
+            self._owner.refused(None)
+        else:
+            self._owner.broke(Unavailable(f"no zygote can be started: {error}; free or raise what the machine ran out of, "
+                                          "`ulimit -n` for descriptors"))
 
     def fill(self) -> None:
         """Ask for one worker of each tree that has room; the next one is asked for when it has come."""

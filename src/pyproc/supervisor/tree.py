@@ -45,6 +45,7 @@ from pyproc.supervisor.strangers import end_strangers
 
 READ_BYTES = 65536
 SPOKEN_BYTES, SPOKEN_FACTOR = 1 << 20, 16  # of a zygote that go to the log; how many times that end it
+END_SECONDS = 1.0  # of a keeper that was let go of before anything was made in it
 STATUS_SECONDS, STATUS_LOOKS = 0.002, 200  # between two looks at a zygote that hung up; how many
 REMEDIES = {
     "oom": "raise limits.memory, or load less", "cpu_limit": "raise limits.cpu_time, or do less at import",
@@ -103,7 +104,21 @@ class Tree:
         confinement = plan.document["worker"]["landlock"]
         self._ruleset = -1 if confinement is None or self.solo else landlock.ruleset(confinement["abi"])
         enters = "user_namespace" in self.layers
-        self._keeper = keeper = Keeper(plan, interpreter, enters=enters)
+        try:
+            self._keeper = Keeper(plan, interpreter, loop, enters=enters)
+        except BaseException:
+            if self._ruleset >= 0:
+                os.close(self._ruleset)
+            raise
+        try:
+            self._watch(enters=enters)
+        except BaseException:
+            self.close()
+            self.await_end(END_SECONDS)
+            raise
+
+    def _watch(self, *, enters: bool) -> None:
+        loop, keeper = self._loop, self._keeper
         loop.watch(keeper.output, self._drain)
         loop.watch(keeper.control.fileno(), self._hear)
         loop.watch(keeper.fd, self._keeper_ended)
@@ -146,7 +161,7 @@ class Tree:
             return
         self.closed = True
         keeper = self._keeper
-        for fd in (keeper.control.fileno(), keeper.lifeline.fileno(), keeper.output, self.doorkeeper.listener):
+        for fd in (keeper.control.fileno(), keeper.lifeline.fileno(), keeper.output, keeper.sender, self.doorkeeper.listener):
             self._loop.unwatch(fd)
         if self.pidfd >= 0:
             pidfd.kill(self.pidfd)
