@@ -270,3 +270,59 @@ def test_an_interrupt_while_a_death_is_looked_into_is_counted(monkeypatch: pytes
         ledger = pool.status()["ledger"]
         assert (ledger["accepted"], ledger["cancelled"], ledger["in_flight"]) == (1, 1, 0)
         assert pool.call("echo", 1) == 1
+
+
+def test_a_waiter_whose_loop_was_closed_costs_the_others_nothing() -> None:
+    async def start() -> AsyncPool:
+        pool = AsyncPool(pathlib.Path(__file__).with_name("subject.py"))
+        await pool.start()
+        return pool
+
+    async def until_queued(pool: AsyncPool) -> None:
+        while pool.status()["queued"] == 0:
+            await asyncio.sleep(0)
+
+    left = asyncio.new_event_loop()
+    pool = left.run_until_complete(start())
+    checkout = pool._core.checkout
+    worker = checkout.take()
+    assert worker is not None
+    waiting = left.create_task(pool.call("echo", 1))
+    left.run_until_complete(until_queued(pool))
+    left.close()
+    answers: list[int] = []
+    other = threading.Thread(target=lambda: answers.append(asyncio.run(pool.call("echo", 2))))
+    other.start()
+    while pool.status()["queued"] < 2:
+        pass
+    checkout.give(worker)
+    other.join(20)
+    assert answers == [2]
+    ledger = pool.status()["ledger"]
+    assert (ledger["accepted"], ledger["ok"], ledger["cancelled"], ledger["in_flight"]) == (2, 1, 1, 0)
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+    del waiting
+    assert asyncio.run(pool.call("echo", 3)) == 3
+    assert pool.status()["ledger"]["cancelled"] == 1
+    asyncio.run(pool.close())
+
+
+def test_a_worker_that_was_buried_first_is_not_condemned() -> None:
+    with Pool(pathlib.Path(__file__).with_name("subject.py")) as pool:
+        supervisor = pool._core.supervisor
+        [worker] = supervisor._workers
+
+        class Buried:
+            """The lock of a worker whose death is told while another thread waits for it."""
+
+            def __enter__(self) -> None:
+                worker.death = Death("exit:3", "exit status 3")
+
+            def __exit__(self, *error: object) -> None:
+                worker.death = None
+
+        holding, worker.holding = worker.holding, Buried()  # type: ignore[assignment]
+        supervisor.condemn(worker, "deadline")
+        worker.holding = holding
+        assert worker.doomed is None
+        assert pool.call("echo", 1) == 1

@@ -136,7 +136,10 @@ class AsyncPool:
         woken = asyncio.Event()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(woken.set)
+            try:
+                loop.call_soon_threadsafe(woken.set)
+            except RuntimeError:  # the loop was closed with this call in it: nobody waits any more
+                core.forsake(waiter)
 
         waiter = Waiter(wake, monotonic() + span.seconds)
         core.queue(waiter, method, body, span, stream=stream)

@@ -111,9 +111,9 @@ class Supervisor:
 
     def condemn(self, worker: Worker, reason: str) -> None:
         """SIGKILL, for `reason`; the first reason stands."""
-        if worker.doomed is None and worker.death is None:
-            worker.doomed = reason
-            with worker.holding:
+        with worker.holding:
+            if worker.doomed is None and worker.death is None:
+                worker.doomed = reason
                 if worker.pidfd >= 0:
                     pidfd.kill(worker.pidfd, group=self.spec.sandbox.profile != "strict")
 

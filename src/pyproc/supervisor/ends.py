@@ -62,8 +62,9 @@ class Ends:
         if worker.group is not None:
             with contextlib.suppress(OSError):
                 oom = worker.group.oom_kills() > 0
-        death = worker.death = explain(status, worker.doomed, oom=oom)
-        worker.doomed = worker.doomed or death.reason  # whoever gives it back, or takes it, sees that it is over
+        with worker.holding:
+            death = worker.death = explain(status, worker.doomed, oom=oom)
+            worker.doomed = worker.doomed or death.reason  # whoever gives it back, or takes it, sees that it is over
         if self._spec.sandbox.profile != "strict" and worker.pidfd >= 0:
             pidfd.kill(worker.pidfd, group=True)  # what it has started and left
         self._output.drain(worker)
