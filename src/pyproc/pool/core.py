@@ -12,7 +12,6 @@ import contextlib
 import logging
 import math
 import os
-import secrets
 import threading
 import warnings
 import weakref
@@ -24,24 +23,21 @@ from msgspec import Raw
 
 from pyproc.errors import (
     CallError,
-    Cancelled,
     DeadlineExceeded,
     NotFound,
     PyprocError,
     Unavailable,
-    WorkerLost,
-    from_code,
 )
+from pyproc.pool import failures
 from pyproc.pool import options as pool_options
 from pyproc.pool.admission import UNSENDABLE, Span, parse_timeout, seal, unsendable
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
-from pyproc.supervisor import denied
 from pyproc.supervisor.children import Supervisor
 from pyproc.supervisor.state import Worker
 from pyproc_wire import polling
 from pyproc_wire.connection import Failed, Part, Succeeded
-from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
+from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, printable
 
 log = logging.getLogger("pyproc")
 _live: weakref.WeakSet[Core] = weakref.WeakSet()
@@ -238,15 +234,18 @@ class Core:
             try:
                 value = worker.connection.value(event.body)
             except LocalProtocolError as error:  # an array, where there is no numpy
-                self.ledger.failed += 1
+                told = failures.unreadable(self.options.name, worker, error)
+                self.ledger.count(told.code)
                 self.give_back(worker)
-                raise from_code(error.code, str(error)) from error
+                raise told from error
             self.succeeded(worker, event.output)
             return value
         if event.output:
             self.supervisor.drain(worker)
+        error = failures.failed(self.supervisor.policy, self.options.name, worker, event)
+        self.ledger.count(error.code)
         self.give_back(worker)
-        raise self._failure(worker, event)
+        raise error
 
     def give_back(self, worker: Worker) -> None:
         """The call is over: lend the worker to the next one, or retire it."""
@@ -281,7 +280,7 @@ class Core:
         try:
             return worker.connection.value(event.body)
         except LocalProtocolError as error:  # as above
-            raise from_code(error.code, str(error)) from error
+            raise failures.unreadable(self.options.name, worker, error) from error
 
     @contextlib.contextmanager
     def losing(self, worker: Worker) -> Iterator[None]:
@@ -308,23 +307,12 @@ class Core:
 
     # -- what went wrong ---------------------------------------------------------------------------------------------
 
-    def _failure(self, worker: Worker, event: Failed) -> CallError:
-        self.ledger.count(event.code)
-        error_id = secrets.token_hex(8)
-        if event.report is not None:
-            log.error("%s error_id=%s pool=%s worker=%s method=%s kind=%s\n%s", event.code, error_id, self.options.name,
-                      worker.name, worker.method, _one_line(event.report.type), _printable(event.report.traceback))
-        denied.failed(self.supervisor.policy, self.options.name, worker, event, error_id)
-        text = _one_line(event.error) if event.public or event.code != "function_failed" else "Processing failed"
-        return from_code(event.code, text, error_id=error_id, path=event.path, bound=event.bound)
-
     def lost(self, worker: Worker, cause: BaseException | None = None) -> CallError:
         """The error for a worker whose channel ended or broke the protocol, by the kernel's evidence."""
         worker.call_id = 0  # counted here, and by nobody else
         if isinstance(cause, RemoteProtocolError) and not worker.finished.is_set():
-            log.error("protocol_violation pool=%s worker=%s cause=%s", self.options.name, worker.name, _one_line(str(cause)))
+            log.error("protocol_violation pool=%s worker=%s cause=%s", self.options.name, worker.name, printable(str(cause)))
             self.supervisor.condemn(worker, "protocol")
-        method = worker.method
         try:
             death = self.supervisor.autopsy(worker)
         except BaseException:  # Ctrl-C: the kernel's word is not waited for
@@ -332,17 +320,9 @@ class Core:
             raise
         with worker.holding:
             worker.channel.close()
-        if death.reason == "deadline":
-            self.ledger.deadline += 1
-            return DeadlineExceeded(f"call of {method!r} was not answered in time; its worker was killed")
-        if death.reason == "cancelled":
-            self.ledger.cancelled += 1
-            return Cancelled(f"call of {method!r} was cancelled")
-        self.ledger.lost += 1
-        error_id = secrets.token_hex(8)
-        denied.lost(self.supervisor.policy, self.options.name, worker, death.reason, error_id)
-        return WorkerLost(f"the worker died in a call of {method!r}: {death.reason}", reason=death.reason, may_have_run=True,
-                          error_id=error_id)
+        error = failures.lost(self.supervisor.policy, self.options.name, worker, death)
+        self.ledger.count(error.code)
+        return error
 
     # -- the pool as a whole -----------------------------------------------------------------------------------------
 
@@ -382,12 +362,3 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
-
-
-def _one_line(text: str) -> str:
-    text = text[:4096]
-    return text if text.isprintable() else text.encode("unicode_escape", "backslashreplace").decode("ascii")
-
-
-def _printable(text: str) -> str:
-    return "\n".join("    " + (line if line.isprintable() else _one_line(line)) for line in text.splitlines())

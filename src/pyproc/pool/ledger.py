@@ -36,11 +36,13 @@ class Ledger:
         return {"accepted": accepted, **finished, "in_flight": accepted - sum(finished.values())}
 
     def count(self, code: str) -> None:
-        """An accepted call ended with the error `code` and no death: the bucket of contract section 10."""
+        """An accepted call ended with the error `code`: the bucket of contract section 10."""
         if code == "cancelled":
             self.cancelled += 1
         elif code == "deadline_exceeded":
             self.deadline += 1
+        elif code == "worker_lost":
+            self.lost += 1
         else:
             self.failed += 1
 

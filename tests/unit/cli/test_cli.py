@@ -135,7 +135,7 @@ def test_result_on_a_terminal_has_its_control_characters_escaped_as_json_does(
 @pytest.mark.parametrize(("method", "hint"), [
     ("boom", True),  # its traceback is in the log
     ("refuse", False),  # the error's text is all there is
-    ("die", False),
+    ("die", True),  # the kernel's evidence
 ])
 def test_hint_to_the_log_is_true(cli: Any, script: str, method: str, hint: bool) -> None:
     _, _, err = cli("call", "--worker", script, method)

@@ -1,0 +1,59 @@
+"""What a caller is told of a call that went wrong, and what the log is told instead of the caller.
+
+Rules: an error id leads to exactly one record of what happened: at level ERROR where something is kept from the caller, at INFO where
+the record says no more than the error does. Beside it stands what the sandbox denied, if that is why (`supervisor.denied`). Text of a
+worker is shown where it is public, and escaped everywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from pyproc.errors import CallError, Cancelled, DeadlineExceeded, WorkerLost, from_code
+from pyproc.sandbox.verdict import Policy
+from pyproc.supervisor import denied
+from pyproc.supervisor.death import Death
+from pyproc.supervisor.state import Worker
+from pyproc_wire.connection import Failed
+from pyproc_wire.errors import LocalProtocolError, printable
+
+log = logging.getLogger("pyproc")
+LINE_CHARS = 4096  # of one line of a worker's text
+
+
+def failed(policy: Policy, pool: str, worker: Worker, event: Failed) -> CallError:
+    """The error for a failure that a worker answered; before it is given back, as it is asked for its method."""
+    hidden = event.code == "function_failed" and not event.public
+    text = "Processing failed" if hidden else printable(event.error, LINE_CHARS)
+    level, rest = logging.INFO, f"text={text}"
+    if event.report is not None:
+        trace = "\n".join("    " + printable(line, LINE_CHARS) for line in event.report.traceback.splitlines())
+        level, rest = logging.ERROR, f"kind={printable(event.report.type, LINE_CHARS)}\n{trace}"
+    error_id = _record(event.code, pool, worker, rest, level)
+    denied.failed(policy, pool, worker, event, error_id)
+    return from_code(event.code, text, error_id=error_id, path=event.path, bound=event.bound)
+
+
+def unreadable(pool: str, worker: Worker, error: LocalProtocolError) -> CallError:
+    """The error for a value that cannot be built on this side: an array, where there is no numpy."""
+    error_id = _record(error.code, pool, worker, f"cause={printable(str(error))}")
+    return from_code(error.code, str(error), error_id=error_id)
+
+
+def lost(policy: Policy, pool: str, worker: Worker, death: Death) -> CallError:
+    """The error for a call whose worker died in it."""
+    if death.reason == "deadline":
+        return DeadlineExceeded(f"call of {worker.method!r} was not answered in time; its worker was killed")
+    if death.reason == "cancelled":
+        return Cancelled(f"call of {worker.method!r} was cancelled")
+    error_id = _record(WorkerLost.code, pool, worker, f"reason={death.reason} evidence={death.evidence}")
+    denied.lost(policy, pool, worker, death.reason, error_id)
+    return WorkerLost(f"the worker died in a call of {worker.method!r}: {death.reason}", reason=death.reason, may_have_run=True,
+                      error_id=error_id)
+
+
+def _record(event: str, pool: str, worker: Worker, rest: str, level: int = logging.ERROR) -> str:
+    error_id = secrets.token_hex(8)
+    log.log(level, "%s error_id=%s pool=%s worker=%s method=%s %s", event, error_id, pool, worker.name, worker.method, rest)
+    return error_id
