@@ -201,7 +201,7 @@ def _make(spec: WorkerSpec, calls: Sequence[Call], timeout: float, run: Run) -> 
     log = logging.getLogger("pyproc")
     log.addHandler(missed)
     try:
-        with _SpecPool(spec.script, spec=spec, timeout=timeout) as pool:
+        with _SpecPool(spec.script, spec=spec, timeout=timeout) as pool:  # type: ignore[call-arg]  # its core takes it
             for call in calls:
                 missed.where = call.method
                 if isinstance(spec.observer, Observer):

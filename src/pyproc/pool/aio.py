@@ -12,7 +12,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from msgspec import Raw
 
@@ -20,6 +20,7 @@ from pyproc.errors import CallError, PyprocError
 from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.core import Core
+from pyproc.pool.options import PoolOptions, with_options
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -29,7 +30,8 @@ from pyproc_wire.limits import PARTS_AHEAD
 class AsyncPool:
     """As Pool, with the options of Pool; started by `async with` or `await start()`."""
 
-    def __init__(self, script: str | os.PathLike[str], **options: Any) -> None:
+    @with_options
+    def __init__(self, script: str | os.PathLike[str], **options: Unpack[PoolOptions]) -> None:
         self._script = script
         self._options = options
         self._started: Core | None = None

@@ -242,10 +242,10 @@ class Core:
             return value
         if event.output:
             self.supervisor.drain(worker)
-        error = failures.failed(self.supervisor.policy, self.options.name, worker, event)
-        self.ledger.count(error.code)
+        failure = failures.failed(self.supervisor.policy, self.options.name, worker, event)
+        self.ledger.count(failure.code)
         self.give_back(worker)
-        raise error
+        raise failure
 
     def give_back(self, worker: Worker) -> None:
         """The call is over: lend the worker to the next one, or retire it."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import TypedDict, TypeVar, Unpack
 
 from pyproc.config import values
 from pyproc.config.options import Limits, Restart, Sandbox
@@ -32,7 +32,27 @@ class Options:
     spec: WorkerSpec
 
 
-def read(script: str | os.PathLike[str], **given: Any) -> Options:
+class PoolOptions(TypedDict, total=False):
+    """The options of contract section 3, as a type checker sees them; `_read` has their defaults."""
+
+    workers: int
+    isolation: str
+    sandbox: Sandbox | None
+    limits: Limits | None
+    restart: Restart | None
+    timeout: str | float
+    queue: int
+    max_requests: int
+    env: Mapping[str, str] | None
+    python: str | None
+    preload: Sequence[str]
+    concurrency: int
+    prefetch: int
+    zygote: bool
+    name: str
+
+
+def read(script: str | os.PathLike[str], **given: Unpack[PoolOptions]) -> Options:
     """The options of contract section 3. Raises ConfigError, ProtectionUnavailable."""
     for name in given:
         if name not in NAMES:
@@ -90,6 +110,19 @@ def _source(path: str) -> str:
         return data.decode("utf-8-sig")  # no other encoding: the script may be anybody's, and is not to choose a codec here
     except UnicodeDecodeError as error:
         raise ConfigError(f"script {path!r} is not UTF-8: {error}; save it as UTF-8") from error
+
+
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def with_options(init: Init) -> Init:
+    """Have help() and inspect show the options with their defaults, and not `**options`: an unknown option is a ConfigError that
+    names the known ones, for which it has to arrive here."""
+    of_self = next(iter(signature(init).parameters.values()))
+    options = signature(_read)
+    init.__signature__ = options.replace(  # type: ignore[attr-defined]
+        parameters=[of_self, *options.parameters.values()], return_annotation=None)
+    return init
 
 
 NAMES = tuple(list(signature(_read).parameters)[1:])

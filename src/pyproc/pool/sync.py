@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from os import read, write
 from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from msgspec import Raw
 
@@ -20,6 +20,7 @@ from pyproc.pool.checkout import Waiter
 from pyproc.pool.converse import answer
 from pyproc.pool.core import Core
 from pyproc.pool.futures import Submissions
+from pyproc.pool.options import PoolOptions, with_options
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -36,7 +37,8 @@ class Pool:
 
     core: type[Core] = Core
 
-    def __init__(self, script: str | os.PathLike[str], **options: Any) -> None:
+    @with_options
+    def __init__(self, script: str | os.PathLike[str], **options: Unpack[PoolOptions]) -> None:
         self._core = self.core(script, **options)
         self._submissions: Submissions | None = None
         self._submitting = threading.Lock()
