@@ -165,8 +165,10 @@ class Codec:
 
 def reason(error: BaseException) -> str:
     """The text of a decoding error, bounded and escaped, as a part of a sentence."""
-    text = printable(str(error)) or type(error).__name__
-    return text[0].lower() + text[1:]
+    text = printable(str(error))
+    if not text:
+        return type(error).__name__
+    return text if text[1:2].isupper() else text[0].lower() + text[1:]  # JSON is malformed, utf-8 codec cannot decode
 
 
 def check_shape(value: Any) -> None:

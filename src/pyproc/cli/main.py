@@ -1,7 +1,7 @@
 """The entrance of the program `pyproc`, and the closed list of its verbs. Only verbs that work are offered.
 
 Hardly anything is imported before the `try`, as an interrupt may come at any time and ends in one exit code, without a
-traceback. What happens while Python itself and the package `pyproc` load is out of reach from here.
+traceback. What happens while Python itself loads, and this file, is out of reach from here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ def load(verb: str) -> object:
 def main() -> NoReturn:
     """The console script."""
     try:
+        import datetime  # noqa: F401 - before msgspec, as in pyproc/__init__.py
+
         _fill_standard_streams()
         from pyproc.cli import output, program
 

@@ -324,14 +324,15 @@ def test_closed_streams_are_no_worker_s_channel(script: str) -> None:
     assert redirected("<&- 2>&-", "call", "--worker", script, "echo", "5") == (0, "5\n", "")
 
 
+@pytest.mark.parametrize("at", ["click", "msgspec", "pyproc.errors"])
 @pytest.mark.parametrize("enter", ["from pyproc.cli.main import main; main()",
                                    "import runpy; runpy.run_module('pyproc', run_name='__main__')"])
-def test_interrupt_while_the_program_loads_is_quiet(enter: str) -> None:
+def test_interrupt_while_the_program_loads_is_quiet(enter: str, at: str) -> None:
     code = f"""
 import sys
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
-        if name == "click":
+        if name == "{at}":
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Interrupt())
 {enter}
