@@ -131,11 +131,6 @@ class CallerConnection:
         """Whether an answer has begun and is not complete."""
         return self._reader.mid_frame
 
-    @property
-    def missing(self) -> int:
-        """Bytes that the answer under way still lacks, as far as is known."""
-        return self._reader.missing
-
     def request(
         self,
         id: int,

@@ -94,14 +94,13 @@ class UnencodableValue(LocalProtocolError, ValueError):
 class RemoteProtocolError(WireError):
     """The peer broke a rule.
 
-    `code` is `invalid_argument` or `payload_too_large`. `fatal` says that the connection is over, `id`
-    which call is to blame if one is. `before` holds what was complete in the same chunk: payloads from a
+    `code` is `invalid_argument` or `payload_too_large`. The connection is over. `id` is the call that is to blame
+    if one is. `before` holds what was complete in the same chunk: payloads from a
     frame reader, events from a connection.
     """
 
-    def __init__(self, text: str, *, code: str = "invalid_argument", fatal: bool = True, id: int | None = None) -> None:
+    def __init__(self, text: str, *, code: str = "invalid_argument", id: int | None = None) -> None:
         super().__init__(text)
         self.code = code
-        self.fatal = fatal
         self.id = id
         self.before: list[Any] = []

@@ -63,11 +63,6 @@ class FrameReader:
         """Whether a frame has begun and is not complete."""
         return bool(self._kept)
 
-    @property
-    def missing(self) -> int:
-        """Bytes that the present frame still lacks as far as is known: a size for the next recv."""
-        return self._need - len(self._kept)
-
     def sole(self, data: bytes | bytearray) -> bytes | bytearray | None:
         """The payload, if no frame is under way and `data` is exactly one; else None, and nothing is taken in."""
         size = len(data) - HEADER_BYTES

@@ -91,11 +91,6 @@ class WorkerConnection:
         """The ids without a final answer, oldest first."""
         return self._open.keys()
 
-    @property
-    def missing(self) -> int:
-        """Bytes that the request under way still lacks, as far as is known."""
-        return self._reader.missing
-
     def window(self, id: int) -> int:
         """How many parts of the open stream `id` may be sent now; 0 for any other call."""
         return max(self._open.get(id, 0), 0)

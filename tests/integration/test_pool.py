@@ -368,8 +368,8 @@ def test_cancelled_async_call_frees_its_worker(script: pathlib.Path) -> None:
 def test_killed_workers_cost_exactly_their_calls(script: pathlib.Path) -> None:
     rounds = int(os.environ.get("PYPROC_SOAK", "40"))
     with Pool(script, workers=2) as pool:
-        pool._core.supervisor._restart.intensity = rounds * 2
-        pool._core.supervisor._restart._deaths = type(pool._core.supervisor._restart._deaths)(maxlen=rounds * 2 + 1)
+        pool._core.supervisor._ends.restart.intensity = rounds * 2
+        pool._core.supervisor._ends.restart._deaths = type(pool._core.supervisor._ends.restart._deaths)(maxlen=rounds * 2 + 1)
         lost, wrong, stop = [], [], threading.Event()
 
         def caller() -> None:

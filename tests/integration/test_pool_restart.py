@@ -51,7 +51,7 @@ def end_period(pool: Pool) -> None:
 def pool() -> Iterator[Pool]:
     with Pool(SCRIPT, workers=3) as made:
         until(lambda: idle(made) == 3)
-        restart = made._core.supervisor._restart
+        restart = made._core.supervisor._ends.restart
         restart.intensity, restart.period = 1, PERIOD
         yield made
 
@@ -94,7 +94,7 @@ def test_a_tried_worker_that_answers_brings_the_others_back(pool: Pool) -> None:
 
 def test_the_period_ends_by_itself() -> None:
     with Pool(SCRIPT) as pool:
-        restart = pool._core.supervisor._restart
+        restart = pool._core.supervisor._ends.restart
         restart.intensity, restart.period = 0, 0.05
         with pytest.raises(WorkerLost):
             pool.call("die_by", 3)

@@ -97,10 +97,6 @@ class Group:
         folder = self._folders["memory"]
         return _counter(f"{folder}/memory.events" if unified(folder) else f"{folder}/memory.oom_control", b"oom_kill")
 
-    def pids_refused(self) -> int:
-        """How many forks the kernel refused in this group (version 1 and before Linux 6.11: by any limit above it too)."""
-        return _counter(f"{self._folders['pids']}/pids.events", b"max")
-
     def freeze(self, seconds: float = FREEZE_SECONDS) -> bool:
         """Stop all processes of the group; True once the kernel says that they stand. False without a freezer too."""
         switch = self._switch()

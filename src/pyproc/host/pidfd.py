@@ -19,7 +19,6 @@ tells the status of a process that was reaped by another one: None, and the call
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import select
 import struct
@@ -92,12 +91,6 @@ def exit_status(pidfd: int, pid: int) -> int | None:
     return status if status is not None else _status_of_a_zombie(pidfd, pid)
 
 
-def inode(pidfd: int) -> int | None:
-    """The number that names this process until the next boot, None where pidfds have none (before Linux 6.9)."""
-    found = libc.kernel.fstat(pidfd)
-    return found.st_ino if found.st_dev != _anonymous_device() else None
-
-
 def process_id(pidfd: int) -> int | None:
     """The pid in our namespace, None once it was reaped or where it is not visible."""
     for line in procfs.read(f"/proc/self/fdinfo/{pidfd}").splitlines():
@@ -105,14 +98,6 @@ def process_id(pidfd: int) -> int | None:
             number = int(line[4:])
             return number if number > 0 else None
     return None
-
-
-def same_process(one: int, other: int) -> bool:
-    """True if both pidfds hold one process. Before Linux 6.9 only processes that were not reaped can be compared."""
-    left, right = inode(one), inode(other)
-    if left is None or right is None:
-        left, right = process_id(one), process_id(other)
-    return left is not None and left == right
 
 
 def _send(pidfd: int, number: int, flags: int) -> bool:
@@ -159,10 +144,3 @@ def _status_of_a_zombie(pidfd: int, pid: int) -> int | None:
     except OSError:
         return None
     return found.exit_code
-
-
-@functools.cache
-def _anonymous_device() -> int:
-    """The device of pidfds that are anonymous inodes, which all share one inode number."""
-    with select.epoll() as sample:
-        return os.fstat(sample.fileno()).st_dev

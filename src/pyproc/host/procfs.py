@@ -161,15 +161,6 @@ def folder(pid: int) -> str:
     return _link(f"/proc/{pid}/cwd")
 
 
-def descriptor_flags(pid: int, fd: int) -> int:
-    """The open flags of a descriptor as in fcntl(2), O_CLOEXEC included. Raises GoneError, Unreadable."""
-    path = f"/proc/{pid}/fdinfo/{fd}"
-    for line in read(path).splitlines():
-        if line.startswith(b"flags:"):
-            return int(line[6:], 8)
-    raise GoneError(3, f"{path} names no flags")
-
-
 def children(pid: int) -> list[int]:
     """The direct children, in order. Sure only of a process that cannot fork meanwhile. Raises GoneError, Unreadable."""
     found: list[int] = []

@@ -79,7 +79,6 @@ class Supervisor:
         shared = Shared(spec, self._population, self._loop, self._groups)
         self._starts = Starts(self, shared, self._nursery.plant, Patience(BOOT_SECONDS, START_SECONDS))
         self._ends = Ends(shared, pool, self._output, self._refill)
-        self._restart = self._ends.restart
         self._cancel = Cancel(self._loop, self.condemn, pool.give_back)
         self._thread = threading.Thread(target=self._run, name="pyproc-supervision", daemon=True)
 
@@ -193,7 +192,7 @@ class Supervisor:
         if functions != self.functions:
             self.functions = functions
         log.debug("worker_started pool=%s worker=%s pid=%d", self.spec.name, worker.name, worker.pid)
-        if self._restart.trying:
+        if self._ends.restart.trying:
             self.tried = worker
         self._pool.worker_ready(worker)
         self._population.first.set()

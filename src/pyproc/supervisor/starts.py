@@ -124,7 +124,7 @@ class Starts:
         except OSError:
             greeting = credentials.Greeting(b"", 0, 0, -1, False)
         if worker.pidfd < 0:
-            worker.pid, worker.pidfd, worker.uid = greeting.pid, greeting.pidfd, greeting.uid
+            worker.pid, worker.pidfd = greeting.pid, greeting.pidfd
         elif greeting.pidfd >= 0:
             os.close(greeting.pidfd)
         if greeting.surplus:

@@ -44,7 +44,7 @@ class Worker:
 
     __slots__ = ("abandoned", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished", "group",
                  "holding", "ids", "joined", "late", "links", "method", "milestone", "name", "outputs", "pid", "pidfd",
-                 "spoken", "spoken_call", "tree", "uid")
+                 "spoken", "spoken_call", "tree")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
         self.name = outfit.name
@@ -56,7 +56,6 @@ class Worker:
         self.connection = CallerConnection(limit=max(response_limit, READY_BYTES) + ENVELOPE_BYTES, request_limit=request_limit)
         self.pid = 0
         self.pidfd = -1
-        self.uid = -1
         self.joined = 0
         self.late: Timer | None = None
         self.deadline = math.inf

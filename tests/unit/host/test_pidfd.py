@@ -213,23 +213,10 @@ def test_a_descriptor_is_stolen_and_not_inherited(start: Start, held: Held) -> N
         pidfd.steal(fd, 999)
 
 
-def test_identity_is_that_of_the_process(start: Start, held: Held) -> None:
-    one, other = start(SLEEP), start(SLEEP)
-    first, again, second = (held(pidfd.open(child.pid)) for child in (one, one, other))
-    assert pidfd.same_process(first, again)
-    assert not pidfd.same_process(first, second)
+def test_the_number_is_that_of_the_process_while_it_has_one(start: Start, held: Held) -> None:
+    one = start(SLEEP)
+    first = held(pidfd.open(one.pid))
     assert pidfd.process_id(first) == one.pid
     one.kill()
     one.wait()
     assert pidfd.process_id(first) is None
-    assert not pidfd.same_process(first, second)
-
-
-def test_identity_without_pidfs_compares_numbers(start: Start, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = start(SLEEP), start(SLEEP)
-    first, again, second = (held(pidfd.open(child.pid)) for child in (one, one, other))
-    device = os.fstat(first).st_dev
-    monkeypatch.setattr(pidfd, "_anonymous_device", lambda: device)
-    assert pidfd.inode(first) is None
-    assert pidfd.same_process(first, again)
-    assert not pidfd.same_process(first, second)

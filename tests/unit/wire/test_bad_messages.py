@@ -160,7 +160,7 @@ def test_what_is_no_whole_map_ends_the_connection(payload: bytes) -> None:
     worker = opened(MESSAGEPACK)
     with pytest.raises(RemoteProtocolError) as breach:
         worker.receive(packed(MESSAGEPACK, REQUEST) + frame(payload))
-    assert (breach.value.fatal, breach.value.id, breach.value.code) == (True, None, "invalid_argument")
+    assert (breach.value.id, breach.value.code) == (None, "invalid_argument")
     assert [type(event) for event in breach.value.before] == [Called]
     assert worker.state is State.CLOSED
     assert worker.failure(None, breach.value.code, str(breach.value))

@@ -35,23 +35,11 @@ def test_byte_by_byte_equals_one_chunk(size: int) -> None:
     assert single == whole == [b"x" * size, b"y", b"z" * size]
 
 
-def test_missing_names_what_the_next_recv_may_ask_for() -> None:
-    reader = FrameReader(100)
-    assert (reader.missing, reader.mid_frame) == (4, False)
-    reader.feed(b"\x00\x00")
-    assert (reader.missing, reader.mid_frame) == (2, True)
-    reader.feed(b"\x00\x0aabc")
-    assert (reader.missing, reader.mid_frame) == (7, True)
-    assert reader.feed(b"defghij") == [b"abcdefghij"]
-    assert (reader.missing, reader.mid_frame) == (4, False)
-
-
 def test_the_limit_itself_is_permitted_and_one_more_is_not() -> None:
     assert FrameReader(3).feed(frame(b"abc")) == [b"abc"]
     with pytest.raises(RemoteProtocolError, match="frame is 4 bytes, limit is 3") as refused:
         FrameReader(3).feed(frame(b"abcd"))
     assert refused.value.code == "payload_too_large"
-    assert refused.value.fatal
 
 
 def test_an_oversize_length_is_refused_before_its_payload_comes() -> None:
