@@ -18,13 +18,12 @@ from pyproc_wire.messages import MISSING, Answer, ReadyNote, Refused
 
 def ready_note(value: Any) -> ReadyNote:
     """`value` as what a worker says when it is ready. Raises TypeError."""
-    if type(value) is not dict or value.keys() != {"functions", "details"}:
-        raise TypeError("it holds functions and details and nothing else")
-    functions, details = value["functions"], value["details"]
-    for name, part in (("functions", functions), ("details", details)):
-        if type(part) is not dict or any(type(key) is not str for key in part):
-            raise TypeError(f"{name} is a map from text")
-    return ReadyNote(functions, details)
+    if type(value) is not dict or value.keys() != {"functions"}:
+        raise TypeError("it holds functions and nothing else")
+    functions = value["functions"]
+    if type(functions) is not dict or any(type(key) is not str for key in functions):
+        raise TypeError("functions is a map from text")
+    return ReadyNote(functions)
 
 
 def kind_of(answer: Answer) -> str:

@@ -298,4 +298,4 @@ class CallerConnection:
         except DECODE_FAILURES as error:
             raise RemoteProtocolError(f"ready is not valid: {reason(error)}") from error
         self._enter(State.OPEN)
-        return Ready(note.functions, note.details)
+        return Ready(note.functions)

@@ -2,7 +2,7 @@
 
     supervisor (CallerConnection)                       worker (WorkerConnection)
        |                                                    |
-       |  <---------------- ready{functions, details} ----  |   NEW -> OPEN; once, and before all else
+       |  <------------------------- ready{functions} ----  |   NEW -> OPEN; once, and before all else
        |                                                    |
        |  -- request{id, method, body, ...} ------------->  |   id becomes open: PLAIN
        |  <-------- success{id, body} or failure{id, ...} - |   id is closed

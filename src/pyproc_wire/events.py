@@ -19,10 +19,9 @@ Called: Final = LinkRequest
 
 
 class Ready(Struct, frozen=True, gc=False):
-    """The worker can be called: what it exposes, and what it says of itself. Hostile input, both."""
+    """The worker can be called: what it exposes. Hostile input."""
 
     functions: dict[str, Any]
-    details: dict[str, Any]
 
 
 class Succeeded(Struct, frozen=True, forbid_unknown_fields=True, gc=False):

@@ -106,7 +106,6 @@ class Report(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
 
 class ReadyNote(Struct, forbid_unknown_fields=True, gc=False):
     functions: dict[str, Any]
-    details: dict[str, Any]
 
 
 class Answer(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):

@@ -76,7 +76,7 @@ class ServerConnection(WorkerConnection):
             return refusal(request.id, "request is not valid: tenant and principal are not a client's to say")
         return event
 
-    def ready(self, functions: object, details: object) -> bytes:
+    def ready(self, functions: object) -> bytes:
         raise LocalProtocolError("ready is not sent to clients")
 
     def success(self, id: int, value: object, output: int = 0, *, call: str | None = None) -> bytes:

@@ -235,12 +235,12 @@ class WorkerConnection:
 
     # What is sent.
 
-    def ready(self, functions: dict[str, Any], details: dict[str, Any]) -> bytes:
-        """One frame that opens the connection: name -> description, and what the worker says of itself."""
+    def ready(self, functions: dict[str, Any]) -> bytes:
+        """One frame that opens the connection: name -> description."""
         if self._state is not State.NEW:
             raise LocalProtocolError(f"connection is {self._state.value}, {READY} is sent once and first")
-        prepared = self.codec.prepare({"functions": functions, "details": details}, 0)
-        note = ReadyNote(prepared["functions"], prepared["details"])
+        prepared = self.codec.prepare({"functions": functions}, 0)
+        note = ReadyNote(prepared["functions"])
         payload = self.codec.encode_prepared({"ready": note}, prepared, prepared)
         raw = self._bounded(payload, READY)
         self._enter(State.OPEN)

@@ -57,19 +57,13 @@ READY_BYTES: Final = 1 << 20
 """Bytes that a worker may say of itself, whatever the limit of its answers is; the supervisor takes no more."""
 
 
-def serve(channel: Channel, registry: Registry, *, request_limit: int, response_limit: int, details: dict[str, Any]) -> None:
-    """Say ready, answer calls, return when the supervisor hangs up. The registry gets frozen.
-
-    Raises RemoteProtocolError if the supervisor breaks the rules of the wire, OSError if the channel fails.
-    """
-    prepare(channel, registry, request_limit=request_limit, response_limit=response_limit, details=details)()
-
-
 def prepare(
-    channel: Channel, registry: Registry, *, request_limit: int, response_limit: int, details: dict[str, Any],
+    channel: Channel, registry: Registry, *, request_limit: int, response_limit: int,
     settle: Callable[[], None] | None = None,
 ) -> Callable[[], None]:
-    """`serve` in two halves: what needs no peer is done now, the rest is the returned function.
+    """What needs no peer is done now; the returned function does the rest: it says ready, answers calls, and returns when the
+    supervisor hangs up. The registry gets frozen. The function raises RemoteProtocolError if the supervisor breaks the rules of the
+    wire, OSError if the channel fails.
 
     A zygote prepares once, and each process forked from it goes on: what is made after a fork costs the copy of its page.
     `settle` is called between ready and the first request: what a worker must do for itself, but the supervisor, which
@@ -78,7 +72,7 @@ def prepare(
     tally = stdio.install()
     registry.freeze()
     connection = WorkerConnection(request_limit=request_limit, response_limit=max(response_limit, READY_BYTES))
-    ready = connection.ready(registry.describe(), details)
+    ready = connection.ready(registry.describe())
     connection.response_limit = response_limit
     server = _Server(channel, registry, connection, tally)
 

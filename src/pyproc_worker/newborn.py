@@ -75,7 +75,7 @@ class Newborn:
 def serving(limits: dict[str, int], channel: Channel | None = None) -> Callable[[], None]:
     """The rest of a worker's life on `channel`, or in PLACES, prepared."""
     return prepare(channel or Channel(REQUESTS, ANSWERS, GREETING), current, request_limit=limits["request"],
-                   response_limit=limits["response"], details={}, settle=_settle)
+                   response_limit=limits["response"], settle=_settle)
 
 
 def _settle() -> None:

@@ -119,7 +119,7 @@ def _load(plan: dict[str, Any]) -> None:
     sys.argv[:] = [path]
     exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the user's own script
     current.freeze()
-    WorkerConnection().ready(current.describe(), {})  # what cannot be announced is said now
+    WorkerConnection().ready(current.describe())  # what cannot be announced is said now
 
 
 def _fork(control: socket.socket) -> int:

@@ -25,7 +25,7 @@ LIMIT = 4096
 """Bytes: the limit of both ends while a vector is played, so that an oversize vector stays small."""
 
 FUNCTIONS = {"add": {"input": {}, "output": {}, "stream": False, "timeout": None, "idempotent": False}}
-READY = {"ready": {"functions": FUNCTIONS, "details": {"python": "3.11"}}}
+READY = {"ready": {"functions": FUNCTIONS}}
 
 
 def framed(payload: bytes) -> bytes:
@@ -313,7 +313,7 @@ INVALID = [
     caller("ready with an id", packed({**READY, "id": 1}), [], ready=False, code="invalid_argument"),
     caller(
         "ready whose functions are a list",
-        packed({"ready": {"functions": [], "details": {}}}),
+        packed({"ready": {"functions": []}}),
         [],
         ready=False,
         code="invalid_argument",

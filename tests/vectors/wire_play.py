@@ -38,7 +38,6 @@ FIELDS = (
     "reason",
     "n",
     "functions",
-    "details",
 )
 
 HERE = Path(__file__).parent
@@ -53,7 +52,7 @@ def expectations(folder: str) -> list[tuple[dict[str, Any], bytes]]:
 
 
 def ready_frame() -> bytes:
-    payload = msgspec.msgpack.encode({"ready": {"functions": {}, "details": {}}})
+    payload = msgspec.msgpack.encode({"ready": {"functions": {}}})
     return struct.pack(">I", len(payload)) + payload
 
 
@@ -63,7 +62,7 @@ def opened(expected: dict[str, Any]) -> CallerConnection | WorkerConnection:
         return ServerConnection(request_limit=LIMIT, response_limit=LIMIT)
     if expected["role"] == "worker":
         worker = WorkerConnection(MESSAGEPACK, LIMIT, LIMIT)
-        worker.ready({}, {})
+        worker.ready({})
         return worker
     caller = CallerConnection(MESSAGEPACK, limit=LIMIT, request_limit=LIMIT)
     if expected["ready"]:

@@ -43,7 +43,7 @@ say({"loaded": True})
 functions = {"echo": {"input": {}, "output": {}, "stream": False, "timeout": None, "idempotent": False}}
 while True:
     data, fds, flags, peer = socket.recv_fds(control, 1, 6)
-    os.write(fds[4], frame(msgspec.msgpack.encode({"ready": {"functions": functions, "details": {}}})))
+    os.write(fds[4], frame(msgspec.msgpack.encode({"ready": {"functions": functions}})))
     for fd in fds:
         os.close(fd)
 """

@@ -13,7 +13,7 @@ GOOD: dict[str, Any] = {"input": {}, "output": {"type": "integer"}, "stream": Fa
 
 
 def ready(functions: dict[str, Any]) -> bytes:
-    return WorkerConnection().ready(functions, {})
+    return WorkerConnection().ready(functions)
 
 
 def test_functions_are_told_once_the_greeting_is_complete() -> None:
@@ -34,7 +34,7 @@ def test_functions_are_told_once_the_greeting_is_complete() -> None:
 ])  # fmt: skip
 def test_a_malformed_description_is_refused(functions: dict[str, Any]) -> None:
     with pytest.raises(Refused):
-        greet(CallerConnection(limit=1 << 24), WorkerConnection(response_limit=1 << 24).ready(functions, {}))
+        greet(CallerConnection(limit=1 << 24), WorkerConnection(response_limit=1 << 24).ready(functions))
 
 
 def test_more_than_ready_is_refused() -> None:

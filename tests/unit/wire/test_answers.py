@@ -24,7 +24,7 @@ from pyproc_wire.connection import (
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
 from pyproc_wire.frame import frame
 
-READY = {"ready": {"functions": {}, "details": {}}}
+READY = {"ready": {"functions": {}}}
 SUCCESS: dict[str, Any] = {"id": 1, "ok": True, "body": 3}
 FAILURE: dict[str, Any] = {"id": 1, "ok": False, "error": "broke", "code": "function_failed"}
 PART: dict[str, Any] = {"id": 1, "part": 3}
@@ -152,7 +152,7 @@ def test_a_deadline_out_of_range_is_our_mistake(deadline: int) -> None:
 
 def test_a_raw_body_is_passed_on_as_it_is() -> None:
     caller, worker = opened(), WorkerConnection()
-    worker.ready({}, {})
+    worker.ready({})
     for id, body in ((2, msgspec.Raw(b"\x93\x01\x02\x03")), (3, msgspec.Raw(b""))):
         (called,) = worker.receive(caller.request(id, "add", body))
         assert bytes(called.body) == bytes(body)  # type: ignore[union-attr]
@@ -164,10 +164,9 @@ def test_a_raw_body_is_passed_on_as_it_is() -> None:
         None,
         [],
         {},
-        {"functions": {}},
-        {"functions": {}, "details": []},
-        {"functions": {1: 2}, "details": {}},
-        {"functions": {}, "details": {}, "more": 1},
+        {"functions": []},
+        {"functions": {1: 2}},
+        {"functions": {}, "more": 1},
         msgspec.msgpack.Ext(99, b""),
     ],
     ids=lambda ready: str(ready).partition(" object at ")[0],  # an address would differ between processes
@@ -182,8 +181,8 @@ def test_a_forged_ready_ends_the_connection(ready: Any) -> None:
 @pytest.mark.parametrize("codec", [MESSAGEPACK, JSON], ids=str)
 def test_a_call_goes_there_and_back_in_either_codec(codec: Codec) -> None:
     caller, worker = CallerConnection(codec), WorkerConnection(codec)
-    (ready,) = caller.receive(worker.ready({"add": {"stream": False}}, {"pid": 7}))
-    assert ready == Ready({"add": {"stream": False}}, {"pid": 7})
+    (ready,) = caller.receive(worker.ready({"add": {"stream": False}}))
+    assert ready == Ready({"add": {"stream": False}})
     raw = caller.request(7, "add", {"a": 1}, deadline_ms=50, tenant="acme", principal="ann")
     (called,) = worker.receive(raw)
     assert (called.id, called.method, called.deadline_ms) == (7, "add", 50)  # type: ignore[union-attr]
@@ -241,7 +240,7 @@ def test_nothing_is_brief_while_a_frame_is_under_way() -> None:
     inner = packed(SUCCESS)
     assert caller.receive((len(inner) + 1000).to_bytes(4, "big")) == []
     assert caller.brief(inner) is None
-    worker.ready({}, {})
+    worker.ready({})
     request = opened().request(7, "add", None)
     assert worker.receive((len(request) + 1000).to_bytes(4, "big")) == []
     assert worker.brief(request) is None

@@ -38,7 +38,7 @@ def packed(codec: Codec, *messages: Any) -> bytes:
 
 def opened(codec: Codec) -> WorkerConnection:
     worker = WorkerConnection(codec)
-    worker.ready({}, {})
+    worker.ready({})
     return worker
 
 

@@ -166,7 +166,7 @@ def test_requests_are_answered_in_any_order_and_the_end_keeps_the_open_ids() -> 
 
 def test_a_server_is_never_ready() -> None:
     with pytest.raises(LocalProtocolError):
-        ServerConnection().ready({}, {})
+        ServerConnection().ready({})
 
 
 def test_an_answer_beyond_the_limit_is_ours_to_refuse() -> None:

@@ -17,7 +17,7 @@ from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
 from pyproc_wire.frame import frame
 
 ANSWER: dict[str, dict[str, Any]] = {
-    "ready": {"ready": {"functions": {}, "details": {}}},
+    "ready": {"ready": {"functions": {}}},
     "success": {"id": 1, "ok": True, "body": None},
     "failure": {"id": 1, "ok": False, "error": "broke", "code": "function_failed"},
     "part": {"id": 1, "part": 0},
@@ -33,7 +33,7 @@ SEND: dict[str, Callable[[CallerConnection], bytes]] = {
     "credit": lambda caller: caller.credit(1, 1),
 }
 ANSWER_WITH: dict[str, Callable[[WorkerConnection], bytes]] = {
-    "ready": lambda worker: worker.ready({}, {}),
+    "ready": lambda worker: worker.ready({}),
     "success": lambda worker: worker.success(1, None),
     "failure": lambda worker: worker.failure(1, "function_failed", "broke"),
     "part": lambda worker: worker.part(1, 0),
@@ -58,7 +58,7 @@ def caller_in(state: State, call: str = "stream") -> CallerConnection:
 def worker_in(state: State, call: str = "stream") -> WorkerConnection:
     worker = WorkerConnection()
     if state is not State.NEW:
-        worker.ready({}, {})
+        worker.ready({})
         if call != "unknown":
             worker.receive(packed({"id": 1, "method": "add", "stream": call == "stream"}))
     if state is State.CLOSED:
@@ -163,7 +163,7 @@ def test_an_answer_before_a_breach_in_the_same_chunk_is_not_lost() -> None:
 
 def test_a_success_that_cannot_be_sent_leaves_the_call_open() -> None:
     worker = WorkerConnection(response_limit=100)
-    worker.ready({}, {})
+    worker.ready({})
     worker.receive(packed(ASKING["request"]))
     with pytest.raises(LocalProtocolError) as refused:
         worker.success(1, "x" * 200)

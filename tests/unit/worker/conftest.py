@@ -34,7 +34,7 @@ class Channel:
 
         def serve() -> None:
             try:
-                loop.serve(channel, registry, request_limit=1 << 20, response_limit=response_limit, details={"pid": 7})
+                loop.prepare(channel, registry, request_limit=1 << 20, response_limit=response_limit)()
             except BaseException as error:
                 self.error = error
             finally:

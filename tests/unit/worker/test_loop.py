@@ -34,10 +34,9 @@ def echo(req: Any) -> Any:
     return req
 
 
-def test_ready_tells_functions_and_details(open_channel: Open) -> None:
+def test_ready_tells_functions(open_channel: Open) -> None:
     channel = open_channel(echo)
     assert set(channel.ready.functions) == {"health", "echo"}
-    assert channel.ready.details == {"pid": 7}
 
 
 def test_a_worker_settles_between_ready_and_its_first_request() -> None:
@@ -59,7 +58,7 @@ def test_a_worker_settles_between_ready_and_its_first_request() -> None:
 
     registry = Registry()
     registry.add(step)
-    prepare(Channel(requests, inner, far.detach()), registry, request_limit=1 << 20, response_limit=1 << 20, details={},
+    prepare(Channel(requests, inner, far.detach()), registry, request_limit=1 << 20, response_limit=1 << 20,
             settle=settle)()
     greeting.close()
     for fd in (requests, answers, inner):

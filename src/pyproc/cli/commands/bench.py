@@ -86,7 +86,7 @@ def _calls(pool: Any, count: int) -> list[int]:
 def _bytes() -> tuple[bytes, bytes]:
     """The request and the answer of such a call, as they cross the boundary."""
     caller, worker = CallerConnection(), WorkerConnection()
-    caller.receive(worker.ready({}, {}))
+    caller.receive(worker.ready({}))
     request = caller.request(1, "echo", BODY, deadline_ms=DEADLINE_MS)
     worker.receive(request)
     return request, worker.success(1, BODY)
