@@ -5,6 +5,7 @@
                  `extensions`, `arrays` and `json_values` say what becomes of each type
     messages     the maps on the wire
     connection   the two ends of a worker's channel and the server's end of a client's, as state machines
+    places       where a worker finds its channel
     errors       who broke a rule;  `codes` and `limits`: the closed sets and the numbers
 
 The peer of a supervisor's connection is hostile. Nothing here imports, unpickles or looks up by a name from

@@ -34,6 +34,9 @@ REQUEST_BYTES: Final = 8 * 1024 * 1024
 RESPONSE_BYTES: Final = 64 * 1024 * 1024
 """Bytes of an answer's payload, by default (`limits.response`)."""
 
+READY_BYTES: Final = 1024 * 1024
+"""Bytes that a worker may say of itself, whatever the limit of its answers is; the supervisor takes no more."""
+
 PARTS_AHEAD: Final = 16
 """Parts of a stream that may be sent before the first credit arrives."""
 

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from os import read, write
 from time import monotonic
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pyproc_wire import polling
 from pyproc_wire.connection import (
@@ -40,7 +40,7 @@ from pyproc_wire.connection import (
     WorkerEvent,
 )
 from pyproc_wire.errors import RemoteProtocolError, printable
-from pyproc_wire.limits import RECV_BYTES
+from pyproc_wire.limits import READY_BYTES, RECV_BYTES
 from pyproc_wire.messages import LinkRequest
 from pyproc_worker import call as calls
 from pyproc_worker import stdio, streams
@@ -52,9 +52,6 @@ from pyproc_worker.streams import UNFINISHED
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-
-READY_BYTES: Final = 1 << 20
-"""Bytes that a worker may say of itself, whatever the limit of its answers is; the supervisor takes no more."""
 
 
 def prepare(

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from errno import EBADF
 from typing import NoReturn
 
+from pyproc_wire.places import ANSWERS, GREETING, REQUESTS
 from pyproc_worker import one_thread
 from pyproc_worker.channel import Channel
 from pyproc_worker.entropy import reseed
@@ -27,7 +28,6 @@ from pyproc_worker.jail.worker import LENT, REHEARSALS, Confinement
 from pyproc_worker.loop import prepare
 from pyproc_worker.registry import current
 
-ANSWERS, REQUESTS, GREETING = 3, 4, 5
 PLACES = (1, 2, ANSWERS, REQUESTS, GREETING)  # of what is lent, in its order
 AT_FDCWD = -100  # fcntl.h: relative to the working directory
 REPORT_BYTES = 65536

@@ -10,7 +10,7 @@ bytes only, so that no descriptor can be sent over them. What a socket pair woul
 
 * A write to a dead worker would be SIGPIPE: the reading end of requests stays open here, so that the pipe never breaks.
 * Nobody's wait can be ended from outside, as shutdown(2) would. The kernel ends a read with the last writer; a wait for room,
-  and a read while something that the worker left behind holds its end, are ended by `let_go`: it makes room, and writes a
+  and a read while something that the worker left behind holds its end, are ended by `release`: it makes room, and writes a
   byte that is no answer. Both sides look whether the worker has `ended` before they wait, and that is said first.
 
 Who uses a channel closes it, under the lock of its worker, or drops it: it closes itself when nobody holds it any more. Its
@@ -115,7 +115,7 @@ class Channel:
         poll.register(self.answers, events)
         return sum(found for _, found in poll.poll(0))
 
-    def let_go(self) -> bool:
+    def release(self) -> bool:
         """The worker is dead: make who still waits for it go on. Whether the channel is still in use."""
         if self.answers < 0:
             return False

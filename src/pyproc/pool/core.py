@@ -251,14 +251,14 @@ class Core:
         """The call is over: lend the worker to the next one, or retire it."""
         worker.call_id = 0
         if worker.doomed is not None:
-            self._let_go(worker)
+            self._close_ended(worker)
             return
         if worker.calls >= worker.milestone:
             self._pass_milestone(worker)
         else:
             self.checkout.give(worker)
 
-    def _let_go(self, worker: Worker) -> None:
+    def _close_ended(self, worker: Worker) -> None:
         """Of a worker that is ending, or has ended, after its call."""
         with worker.holding:
             if worker.finished.is_set():

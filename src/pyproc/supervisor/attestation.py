@@ -18,10 +18,9 @@ from pyproc.host import procfs
 from pyproc.sandbox import attest
 from pyproc.sandbox.plan import Plan
 from pyproc.supervisor.state import Worker
+from pyproc_wire.places import GREETING
 
 ZYGOTE_DESCRIPTORS = frozenset(range(6))  # as `pyproc_worker.newborn` places them; 4 and 5 are kept free for a worker
-
-GREETING = 5
 
 
 class Zygote(NamedTuple):

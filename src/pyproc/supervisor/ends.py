@@ -29,7 +29,7 @@ from pyproc.supervisor.tree import Tree
 
 log = logging.getLogger("pyproc")
 STATUS_SECONDS, STATUS_LOOKS = 0.001, 200  # between two looks at a status that is not told yet; how many
-LET_GO_SECONDS, LET_GO_SECONDS_MAX = 0.01, 1.0  # between two looks at a channel whose caller has not let go of it yet
+RELEASE_SECONDS, RELEASE_SECONDS_MAX = 0.01, 1.0  # between two looks at a channel whose caller has not let go of it yet
 PLANNED = ("retired", "shutdown")
 
 
@@ -77,7 +77,7 @@ class Ends:
             if idle or worker.abandoned or worker.doomed == "retired":  # its call was over
                 self._loop.unwatch(worker.channel.answers)
                 worker.channel.close()  # nobody waits on it; else its caller closes it when it has the evidence
-        self._let_go(weakref.ref(worker.channel), worker.holding, LET_GO_SECONDS)
+        self._release(weakref.ref(worker.channel), worker.holding, RELEASE_SECONDS)
         if death.reason not in PLANNED:
             log.warning("worker_died pool=%s worker=%s reason=%s evidence=%s", self._spec.name, worker.name, death.reason,
                         death.evidence)
@@ -173,14 +173,14 @@ class Ends:
     def _count(self, reason: str) -> None:
         self.deaths[reason] = self.deaths.get(reason, 0) + 1
 
-    def _let_go(self, channel: weakref.ref[Channel], holding: threading.Lock, seconds: float) -> None:
+    def _release(self, channel: weakref.ref[Channel], holding: threading.Lock, seconds: float) -> None:
         """Whoever waits on a dead worker's channel goes on, also where something that the worker left holds its end."""
         held = channel()
         if held is not None:
             with holding:
-                used = held.let_go()
+                used = held.release()
             if used:
-                self._loop.later(seconds, lambda: self._let_go(channel, holding, min(2 * seconds, LET_GO_SECONDS_MAX)))
+                self._loop.later(seconds, lambda: self._release(channel, holding, min(2 * seconds, RELEASE_SECONDS_MAX)))
 
     def _look(self, worker: Worker, left: int) -> None:
         if worker.death is not None:

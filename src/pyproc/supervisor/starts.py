@@ -1,7 +1,7 @@
 """Starts: trees are booted, workers forked, attested, bounded and announced; one at a time in each tree.
 
 ```
-begin: request ──▶ zygote forks (asked)   ──▶ child: own namespace (asked), Landlock (asked), filter (asked) ──▶ ready
+ask: request ──▶ zygote forks (asked)   ──▶ child: own namespace (asked), Landlock (asked), filter (asked) ──▶ ready
                    meanwhile its group is made        meanwhile it is put into its group           on its greeting socket
 greeted: who sent it, by the kernel ─ its limits ─ attested from /proc ─▶ announced to the pool
 ```
@@ -28,9 +28,9 @@ from pyproc.supervisor.output import printable
 from pyproc.supervisor.state import Shared, Worker
 from pyproc.supervisor.tree import Owner as TreeOwner
 from pyproc.supervisor.tree import Tree
+from pyproc_wire.limits import RECV_BYTES
 
 log = logging.getLogger("pyproc")
-READY_BYTES = 65536
 
 
 class Owner(Protocol):
@@ -92,9 +92,9 @@ class Starts:
         for tree in self._population.trees:
             alive = sum(1 for worker in tree.workers if worker.doomed is None)
             if tree.ready and not tree.closed and tree.starting is None and alive < room:
-                self.begin(tree)
+                self.ask(tree)
 
-    def begin(self, tree: Tree) -> None:
+    def ask(self, tree: Tree) -> None:
         """Ask `tree` for a worker."""
         try:
             outfit = Outfit(f"w{self._made + 1}")
@@ -118,7 +118,7 @@ class Starts:
     def greeted(self, worker: Worker) -> None:
         """A new worker's first message: who is it, is it confined as planned, what does it expose."""
         try:
-            greeting = credentials.receive(worker.channel.greeting, READY_BYTES)
+            greeting = credentials.receive(worker.channel.greeting, RECV_BYTES)
         except BlockingIOError:
             return
         except OSError:

@@ -16,6 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyproc_wire.connection import CallerConnection
+from pyproc_wire.limits import READY_BYTES
 
 if TYPE_CHECKING:
     from pyproc.errors import PyprocError
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pyproc.supervisor.spec import WorkerSpec
     from pyproc.supervisor.tree import Tree
 
-READY_BYTES = 1 << 20  # the longest message in which a worker says what it exposes
 ENVELOPE_BYTES = 1 << 17  # what stands around a body: ids, and the report of a failure
 
 

@@ -81,7 +81,7 @@ def test_what_a_dead_worker_said_is_read_before_its_end(ends: tuple[Channel, Wor
     os.write(worker.answers, b"answer")
     worker.close()
     worker.finished.set()
-    assert channel.let_go()
+    assert channel.release()
     assert channel.receive(worker.ended) == b"answer"
     assert channel.receive(worker.ended) == b""
 
@@ -107,7 +107,7 @@ def test_who_waits_for_room_is_let_go(ends: tuple[Channel, Worker]) -> None:
     while select.select([], [channel.requests], [], 0)[1]:  # it fills the pipe
         pass
     worker.finished.set()
-    assert channel.let_go()
+    assert channel.release()
     writer.join(10)
     assert not writer.is_alive() and isinstance(raised[0], BrokenPipeError)
 
@@ -118,7 +118,7 @@ def test_who_waits_for_an_answer_is_let_go_although_something_holds_the_workers_
     reader = threading.Thread(target=lambda: got.append(channel.receive(worker.ended)))
     reader.start()
     worker.finished.set()
-    assert channel.let_go()  # before or after the wait has begun
+    assert channel.release()  # before or after the wait has begun
     reader.join(10)
     assert got == [NO_ANSWER]
     with pytest.raises(BrokenPipeError):
@@ -136,7 +136,7 @@ def test_what_the_inside_does_to_its_flags_holds_nobody_up(ends: tuple[Channel, 
 
     flipper = threading.Thread(target=flip)
     flipper.start()
-    letter = threading.Thread(target=lambda: [channel.let_go() for _ in range(2000)], daemon=True)
+    letter = threading.Thread(target=lambda: [channel.release() for _ in range(2000)], daemon=True)
     letter.start()
     letter.join(20)
     stop.set()
@@ -152,7 +152,7 @@ def test_a_pipe_that_is_full_needs_no_more(ends: tuple[Channel, Worker]) -> None
     with pytest.raises(BlockingIOError):
         while True:
             os.write(worker.answers, bytes(65536))
-    assert channel.let_go()
+    assert channel.release()
     assert channel.receive(worker.ended)
 
 
@@ -180,7 +180,7 @@ def test_a_closed_channel_is_never_another_file(ends: tuple[Channel, Worker]) ->
         for use in (lambda: channel.receive(worker.ended), lambda: channel.send(b"x", worker.ended)):
             with pytest.raises(OSError, match="descriptor"):
                 use()
-    assert not channel.let_go()
+    assert not channel.release()
 
 
 def test_a_channel_that_nobody_holds_closes_itself() -> None:
