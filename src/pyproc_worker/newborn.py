@@ -102,9 +102,7 @@ def rehearse(limits: dict[str, int], confinement: Confinement) -> None:
     one_thread.nothing_to_do = one_thread.is_alone()
     try:
         confinement.rehearse()
-        null = os.open("/dev/null", os.O_RDWR)
-        for _ in range(REHEARSALS):
-            serving(limits, Channel(null, null, os.dup(null)))()
-        os.close(null)
-    except OSError:
-        pass  # the script left no descriptors: a slower start is all that follows
+        for _ in range(REHEARSALS):  # on the places that are kept, which lead to /dev/null: strict opens no file for writing
+            serving(limits, Channel(REQUESTS, GREETING, os.dup(GREETING)))()
+    except OSError as error:  # the script left no descriptors: a slower start is all that follows
+        os.write(2, f"a worker's start cannot be rehearsed, so starts are slower: {error}\n".encode())

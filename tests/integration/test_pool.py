@@ -472,3 +472,13 @@ def test_cpus_is_set_in_the_workers_group(script: pathlib.Path) -> None:
         periods = [q.replace("quota", "period") for q in quotas]
         pairs = zip(quotas, periods, strict=True)
         assert [int(pathlib.Path(q).read_text()) / int(pathlib.Path(p).read_text()) for q, p in pairs] == [0.5]
+
+
+@pytest.mark.parametrize("profile", ["strict", "default"])
+def test_a_start_is_rehearsed_under_every_profile(profile: str, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What the sandbox refuses the rehearsal would only show as slower starts."""
+    script = tmp_path / "worker.py"
+    script.write_text("from pyproc_worker import expose\nprint('loaded')\n@expose\ndef one():\n    return 1\n")
+    with caplog.at_level(logging.DEBUG, "pyproc"), Pool(script, sandbox=Sandbox(profile)) as pool:
+        assert pool.call("one") == 1
+    assert "loaded" in caplog.text and "rehearsed" not in caplog.text

@@ -82,8 +82,8 @@ def total(rows: list[Row]) -> float:
 
 
 def _layer(name: str, facts: Facts) -> Measured:
-    state, _, detail = facts.layers[name]
-    return Measured(0.0 if state == "enforced" else 1.0, f"{state}: {detail}" if detail else state)
+    layer = facts.layers[name]
+    return Measured(float(layer.state != "enforced"), f"{layer.state}: {layer.detail}" if layer.detail else layer.state)
 
 
 def _profile(facts: Facts) -> Measured:

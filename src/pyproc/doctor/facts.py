@@ -11,6 +11,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pyproc.sandbox.plan import LayerState
+from pyproc.sandbox.secrets import KERNEL_VIEWS
+
 _SECRET_NAME = re.compile(r"(?:^|_)(?:PASS(?:WORD|WD|PHRASE)?|SECRET|TOKEN|(?:API|PRIVATE|ACCESS)_?KEY|CREDENTIAL|AUTH)S?(?:_|$)")
 _SECRET_VALUE = {
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
@@ -19,18 +22,6 @@ _SECRET_VALUE = {
     "a key with a known beginning": re.compile(
         r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_\w{30,}|xox[abprs]-\w+|sk-[\w-]{20,}|pyp_\w+_[\w-]{20,})"),
 }
-_SECRET_FILES = re.compile(r"id_(?:rsa|dsa|ecdsa|ed25519)|\.netrc|\.pgpass|\.git-credentials|\.env(?:\..+)?|credentials(?:\.json)?"
-                           r"|g?shadow-?|.+\.(?:key|p12|pfx|kdbx|jks|keytab)|.*key.*\.pem|.*_history")
-_SECRET_FOLDERS = frozenset({".ssh", ".aws", ".gnupg", ".kube", ".docker", ".azure"})
-_OF_THE_SYSTEM = ("/proc", "/sys", "/run", "/var/run", "/dev")
-
-
-class Layer(NamedTuple):
-    """`state`: enforced, missing or off; `wanted`: require, prefer or off; `detail`: the kernel's refusal."""
-
-    state: str
-    wanted: str
-    detail: str = ""
 
 
 class Place(NamedTuple):
@@ -51,7 +42,7 @@ class Facts:
     pool: str
     measured: bool
     refusal: str
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, LayerState]
     profile: str
     allowed: frozenset[str]
     supervisor_uid: int
@@ -80,11 +71,6 @@ def secret_variable(name: str, value: str) -> str:
     return next((why for why, pattern in _SECRET_VALUE.items() if pattern.search(value)), "")
 
 
-def secret_file(name: str) -> bool:
-    """Whether a file or folder of this name holds secrets as a rule."""
-    return name in _SECRET_FOLDERS or _SECRET_FILES.fullmatch(name) is not None
-
-
 def wide(path: str, homes: Collection[str]) -> str:
     """Why this absolute path is wider than a worker needs, or "". `homes`: home folders of the machine."""
     path = path.rstrip("/") or "/"
@@ -92,6 +78,6 @@ def wide(path: str, homes: Collection[str]) -> str:
         return "a home folder, or above one"
     if path.count("/") < 2:
         return "a folder at the top of the file system"
-    if any(path == folder or path.startswith(f"{folder}/") for folder in _OF_THE_SYSTEM):
+    if any(path == folder or path.startswith(f"{folder}/") for folder in KERNEL_VIEWS):
         return "of the kernel or of running services"
     return ""

@@ -10,7 +10,8 @@ import pwd
 import stat
 from collections.abc import Iterable, Iterator
 
-from pyproc.doctor.facts import Place, secret_file, wide
+from pyproc.doctor.facts import Place, wide
+from pyproc.sandbox import secrets as names
 
 NAMES_MAX = 50_000  # names looked at below one path: a second's work
 SHOWN_MAX = 20  # secrets remembered of one path
@@ -32,7 +33,7 @@ def _look(path: str, homes: set[str], worker_uid: int | None) -> Place:
         seen += 1
         if seen > NAMES_MAX or len(secrets) >= SHOWN_MAX:
             break
-        if secret_file(os.path.basename(entry)) and _open_to(entry, worker_uid):
+        if names.named(os.path.basename(entry)) and _open_to(entry, worker_uid):
             secrets.append(os.path.relpath(entry, path) if entry != path else entry)
     return Place(path, wide(path, homes), tuple(secrets), seen <= NAMES_MAX)
 

@@ -16,7 +16,8 @@ from pyproc.doctor.accepted import Acceptance
 from pyproc.doctor.boxes import GROUPS
 from pyproc.doctor.checklist import FAIL, NOT_APPLICABLE, PASS, Finding
 from pyproc.doctor.exposure import Row
-from pyproc.doctor.facts import Facts, Layer
+from pyproc.doctor.facts import Facts
+from pyproc.sandbox.plan import LayerState
 
 Paint = Callable[[str, str], str]  # (text, colour) -> text
 Table = Callable[[Sequence[tuple[str, ...]]], str]
@@ -122,7 +123,7 @@ def _layers(report: Report, table: Table, paint: Paint) -> list[str]:
         rows.append((name, *(state.state for state in states), wanted, report.needs[name]))
     lines = _painted(table(rows), paint)
     every = [pair for pool in pools.values() for pair in pool.facts.layers.items()]
-    missing: dict[str, Layer] = {name: layer for name, layer in every if layer.state == "missing"}
+    missing: dict[str, LayerState] = {name: layer for name, layer in every if layer.state == "missing"}
     lines += [""] if missing else []
     lines += [paint(f"{name} is missing: {layer.detail}; remedy: {report.remedies.get(name, '')}", "plain")
               for name, layer in missing.items()]

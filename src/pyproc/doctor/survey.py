@@ -18,7 +18,7 @@ from pyproc.config.model import PoolConfig
 from pyproc.config.options import Sandbox
 from pyproc.doctor import lint, pins, places, script
 from pyproc.doctor.checklist import Pool as Evidence
-from pyproc.doctor.facts import Facts, Layer, secret_variable
+from pyproc.doctor.facts import Facts, secret_variable
 from pyproc.errors import FunctionFailed, PyprocError
 from pyproc.host import cgroup, procfs
 from pyproc.pool.sync import Pool
@@ -39,16 +39,6 @@ def granted() -> tuple[dict[str, str], int]:
     """Layer -> "" or why not, each really tried, and the Landlock ABI. Raises ProtectionUnavailable."""
     found, abi = probe.granted()
     return {**found, "cgroup": cgroup.parents()[1]}, abi
-
-
-def layers(sandbox: Sandbox, found: Mapping[str, str]) -> dict[str, Layer]:
-    """What would be in force, whether or not a pool would start so."""
-    made = {}
-    for name in probe.NEEDS:
-        wanted = sandbox.layers.get(name, "require" if name in plan.REQUIRED else "prefer")
-        detail = found.get(name, "not granted")
-        made[name] = Layer("off" if wanted == "off" else "missing" if detail else "enforced", wanted, detail)
-    return made
 
 
 def measure(config: PoolConfig, found: Mapping[str, str]) -> Facts:
@@ -89,7 +79,7 @@ def _started(config: PoolConfig, found: Mapping[str, str], secret: str) -> tuple
     try:
         with Pool(config.script, **{**config.options(), "workers": 1}) as pool:
             status, functions = pool.status(), pool.functions()
-            made = {name: Layer(layer["state"], layer["wanted"], layer["detail"]) for name, layer in status["layers"].items()}
+            made = {name: plan.LayerState(layer["state"], layer["wanted"], layer["detail"]) for name, layer in status["layers"].items()}
             facts = _facts(config, made, status["workers"][0]["pid"], "")
             if secret:
                 try:
@@ -98,10 +88,10 @@ def _started(config: PoolConfig, found: Mapping[str, str], secret: str) -> tuple
                     told = str(error)
             return facts, functions, told
     except PyprocError as error:
-        return _facts(config, layers(config.sandbox, found), None, str(error)), None, told
+        return _facts(config, plan.states(config.sandbox, found), None, str(error)), None, told
 
 
-def _facts(config: PoolConfig, made: Mapping[str, Layer], worker: int | None, refusal: str) -> Facts:
+def _facts(config: PoolConfig, made: Mapping[str, plan.LayerState], worker: int | None, refusal: str) -> Facts:
     status = None if worker is None else procfs.status(worker)
     limits = {} if worker is None else {name: hard for name, (_, hard) in procfs.limits(worker).items()}
     uid = None if status is None else status.uids[0]

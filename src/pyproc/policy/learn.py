@@ -25,7 +25,7 @@ from pyproc.config.options import Limits, Sandbox
 from pyproc.errors import ConfigError
 from pyproc.policy import survey
 from pyproc.policy.lesson import Extra, Lesson, Part, Reason, State
-from pyproc.policy.observe import IMPORT, SEEN_MAX, WIDER, Call, Run, observe, ordinary
+from pyproc.policy.observe import SEEN_MAX, WIDER, Call, Run, observe, ordinary
 from pyproc.sandbox import acts, profile
 from pyproc.sandbox.acts import Act
 from pyproc.sandbox.denial import limit_text
@@ -45,8 +45,6 @@ PINNED: Final = {
     "getpriority": (0, 1),
 }
 """Arguments that choose what a call does: a rule for it has them as they were observed, and no other."""
-OWN: Final = Act("write", "/dev/null")
-"""What the zygote may do itself after the import, to rehearse a worker's start; under strict it is refused and left."""
 
 
 class Learner:
@@ -111,7 +109,7 @@ class Learner:
         return found
 
     def _parts(self, policy: Policy, act: Act, reason: Reason) -> tuple[Part, ...]:
-        if not act.path.isprintable() or (reason.where == IMPORT and act == OWN):
+        if not act.path.isprintable():
             return ()
         verdict = judge(policy, act, look_here)
         if verdict.allowed or (act.path and not act.writes and look_here(act.path) is None):

@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,6 @@ from pyproc.errors import CallError, ProtectionUnavailable, PyprocError
 from pyproc.host.notify import Notification
 from pyproc.policy.watched import ADDRESSED, WATCHED, acts_of
 from pyproc.pool import options as pool_options
-from pyproc.pool.core import Core
 from pyproc.pool.sync import Pool
 from pyproc.sandbox import profile
 from pyproc.sandbox.acts import Act, SystemCall
@@ -150,16 +148,11 @@ def _errno(rules: Profile, name: str, arguments: Sequence[int]) -> int:
     return action & 0xFFFF if action & ACTION_MASK == ERRNO else errno.EPERM
 
 
-class _SpecCore(Core):
+class _SpecPool(Pool):
     """A pool from a specification, which may hold what no option of a pool does."""
 
-    def _read(self, script: str | os.PathLike[str], options: dict[str, Any]) -> pool_options.Options:
-        spec: WorkerSpec = options["spec"]
-        return pool_options.Options(spec.name, "worker", options["timeout"], pool_options.QUEUE_DEFAULT, 0, spec)
-
-
-class _SpecPool(Pool):
-    core = _SpecCore
+    def __init__(self, spec: WorkerSpec, timeout: float) -> None:
+        self._open(pool_options.Options(spec.name, "worker", timeout, pool_options.QUEUE_DEFAULT, 0, spec))
 
 
 class Missed(logging.Handler):
@@ -201,7 +194,7 @@ def _make(spec: WorkerSpec, calls: Sequence[Call], timeout: float, run: Run) -> 
     log = logging.getLogger("pyproc")
     log.addHandler(missed)
     try:
-        with _SpecPool(spec.script, spec=spec, timeout=timeout) as pool:  # type: ignore[call-arg]  # its core takes it
+        with _SpecPool(spec, timeout) as pool:
             for call in calls:
                 missed.where = call.method
                 if isinstance(spec.observer, Observer):

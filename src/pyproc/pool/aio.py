@@ -17,6 +17,7 @@ from typing import Any, Unpack
 from msgspec import Raw
 
 from pyproc.errors import CallError, PyprocError
+from pyproc.pool import options as pool_options
 from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.core import Core
@@ -42,7 +43,7 @@ class AsyncPool:
         if self._started is not None:
             return
         if self._starting is None:
-            self._starting = asyncio.ensure_future(asyncio.to_thread(Core, self._script, **self._options))
+            self._starting = asyncio.ensure_future(asyncio.to_thread(lambda: Core(pool_options.read(self._script, **self._options))))
         starting = self._starting
         try:
             self._started = await asyncio.shield(starting)  # cancelled, we go, and `close` ends what has started meanwhile

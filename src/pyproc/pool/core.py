@@ -29,10 +29,10 @@ from pyproc.errors import (
     Unavailable,
 )
 from pyproc.pool import failures
-from pyproc.pool import options as pool_options
 from pyproc.pool.admission import UNSENDABLE, Span, parse_timeout, seal, unsendable
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
+from pyproc.pool.options import Options
 from pyproc.supervisor.children import Supervisor
 from pyproc.supervisor.state import Worker
 from pyproc_wire import polling
@@ -44,10 +44,10 @@ _live: weakref.WeakSet[Core] = weakref.WeakSet()
 
 
 class Core:
-    """One pool. `options` as `pool.options.read` takes them. Raises ConfigError, ProtectionUnavailable."""
+    """One pool. Raises ConfigError, ProtectionUnavailable."""
 
-    def __init__(self, script: str | os.PathLike[str], **options: Any) -> None:
-        self.options = self._read(script, options)
+    def __init__(self, options: Options) -> None:
+        self.options = options
         self.ledger = Ledger()
         self.checkout = Checkout(self.options.queue, self.ledger)
         self.closed: PyprocError | None = None
@@ -69,10 +69,7 @@ class Core:
             self.closed = Unavailable("the pool was not started")
             raise
 
-    def _read(self, script: str | os.PathLike[str], options: dict[str, Any]) -> pool_options.Options:
-        return pool_options.read(script, **options)
-
-    # -- told by the supervisor --------------------------------------------------------------------------------------
+    # Told by the supervisor.
 
     def worker_ready(self, worker: Worker) -> None:
         """A new worker can be lent."""
@@ -99,7 +96,7 @@ class Core:
         """Nothing of the pool is left."""
         _live.discard(self)
 
-    # -- before a call -----------------------------------------------------------------------------------------------
+    # Before a call.
 
     def refuse_closed(self) -> None:
         """Raise why this pool serves nothing; the call is rejected."""
@@ -164,7 +161,7 @@ class Core:
         if waiter.worker is not None:
             self.give_back(waiter.worker)
 
-    # -- a call ------------------------------------------------------------------------------------------------------
+    # A call.
 
     def lend(self, method: str, timeout: float | str | None) -> tuple[Worker | None, Span]:
         """An idle worker, or None when the call has to queue, and how long the call may take. Raises NotFound,
@@ -305,7 +302,7 @@ class Core:
         if not ended:
             self.supervisor.abandon(worker)
 
-    # -- what went wrong ---------------------------------------------------------------------------------------------
+    # What went wrong.
 
     def lost(self, worker: Worker, cause: BaseException | None = None) -> CallError:
         """The error for a worker whose channel ended or broke the protocol, by the kernel's evidence."""
@@ -324,7 +321,7 @@ class Core:
         self.ledger.count(error.code)
         return error
 
-    # -- the pool as a whole -----------------------------------------------------------------------------------------
+    # The pool as a whole.
 
     def status(self) -> dict[str, Any]:
         """Workers, states, layers in force, ledger."""

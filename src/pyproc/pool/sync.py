@@ -15,6 +15,7 @@ from typing import Any, Unpack
 from msgspec import Raw
 
 from pyproc.link.channel import WHOLE_BYTES
+from pyproc.pool import options as pool_options
 from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.converse import answer
@@ -35,11 +36,12 @@ class Pool:
     names modules to import before the script; `zygote=False` boots each worker apart, for scripts that start threads.
     """
 
-    core: type[Core] = Core
-
     @with_options
     def __init__(self, script: str | os.PathLike[str], **options: Unpack[PoolOptions]) -> None:
-        self._core = self.core(script, **options)
+        self._open(pool_options.read(script, **options))
+
+    def _open(self, options: pool_options.Options) -> None:
+        self._core = Core(options)
         self._submissions: Submissions | None = None
         self._submitting = threading.Lock()
 

@@ -59,20 +59,26 @@ class Plan(msgspec.Struct, frozen=True):
     rlimits: dict[str, list[int]]
 
 
-def layers(sandbox: Sandbox, granted: Mapping[str, str]) -> dict[str, LayerState]:
-    """Decide each layer of contract section 10. Raises ProtectionUnavailable naming the first missing required one."""
-    decided: dict[str, LayerState] = {}
+def states(sandbox: Sandbox, granted: Mapping[str, str]) -> dict[str, LayerState]:
+    """Layer of contract section 10 -> what would be in force, whether or not a pool would start so."""
+    found: dict[str, LayerState] = {}
     for name in NEEDS:
         wanted = sandbox.layers.get(name, "require" if name in REQUIRED else "prefer")
         refusal = granted.get(name, "not granted")
-        state = "off" if wanted == "off" else "missing" if refusal else "enforced"
-        decided[name] = LayerState(state, wanted, refusal)
-        if state == "missing" and wanted == "require":
-            _refuse(name, refusal)
-    states = {wall: decided[wall].state for wall in FILESYSTEM_WALLS}
-    missing = [wall for wall, state in states.items() if state == "missing"]
-    if missing and "enforced" not in states.values():
-        others = " and ".join(f"{wall} is {state} too" for wall, state in states.items() if wall != missing[-1])
+        found[name] = LayerState("off" if wanted == "off" else "missing" if refusal else "enforced", wanted, refusal)
+    return found
+
+
+def layers(sandbox: Sandbox, granted: Mapping[str, str]) -> dict[str, LayerState]:
+    """Decide each layer of contract section 10. Raises ProtectionUnavailable naming the first missing required one."""
+    decided = states(sandbox, granted)
+    for name, layer in decided.items():
+        if layer.state == "missing" and layer.wanted == "require":
+            _refuse(name, layer.detail)
+    walls = {wall: decided[wall].state for wall in FILESYSTEM_WALLS}
+    missing = [wall for wall, state in walls.items() if state == "missing"]
+    if missing and "enforced" not in walls.values():
+        others = " and ".join(f"{wall} is {state} too" for wall, state in walls.items() if wall != missing[-1])
         _refuse(missing[-1], f"{decided[missing[-1]].detail}; {others}, and one file system wall is required")
     return decided
 

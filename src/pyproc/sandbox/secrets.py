@@ -1,4 +1,5 @@
-"""Paths that are never proposed for `sandbox.read`: what is behind them would let a worker become somebody. Pure.
+"""Names and places of secrets: paths that are never proposed for `sandbox.read`, as what is behind them would let a worker become
+somebody, and names that `doctor` looks for below the paths that are listed. Pure.
 
 Rules and reasons:
 * A proposal is read by somebody in a hurry, and what a worker asks for is the worker's choice. Who needs one of these writes it
@@ -9,6 +10,7 @@ Rules and reasons:
 from __future__ import annotations
 
 import posixpath
+import re
 from typing import Final
 
 from pyproc.sandbox.paths import beneath
@@ -19,10 +21,16 @@ ACCOUNTS: Final = ("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-
                    "/root/.ssh", "/var/lib/docker", "/var/lib/kubelet", "/var/lib/systemd/credential.secret", "/var/spool/cron")
 NAMES: Final = frozenset({
     ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".netrc", ".pgpass", ".my.cnf", ".pypirc", ".npmrc", ".git-credentials",
-    ".config/gcloud", ".config/gh", ".local/share/keyrings", ".password-store", ".mozilla", ".bash_history", ".python_history",
-    ".vault-token", ".cargo/credentials.toml", ".terraform.d", ".env",
+    ".password-store", ".mozilla", ".vault-token", ".terraform.d",
 })  # fmt: skip
-KEY_NAMES: Final = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "server.key", "privkey.pem")
+PLACES: Final = frozenset({".config/gcloud", ".config/gh", ".local/share/keyrings", ".cargo/credentials.toml"})
+FILES: Final = re.compile(r"id_(?:rsa|dsa|ecdsa|ed25519)|\.env(?:\..+)?|credentials(?:\.json)?|g?shadow-?|.*key.*\.pem|.*_history"
+                          r"|.+\.(?:key|p12|pfx|kdbx|jks|keytab)")
+
+
+def named(name: str) -> bool:
+    """Whether a file or folder of this name holds secrets as a rule."""
+    return name in NAMES or FILES.fullmatch(name) is not None
 
 
 def reason(path: str) -> str:
@@ -37,8 +45,8 @@ def reason(path: str) -> str:
     if len(parts) == 1 or (len(parts) == 2 and parts[0] == "home") or any(beneath(place, path) for place in (*KERNEL_VIEWS, *ACCOUNTS)):
         return f"{path!r} holds far more than a worker needs, accounts and keys too; list what is needed below it"
     for at, part in enumerate(parts):
-        if part in NAMES or any(posixpath.join(*parts[at : at + n]) in NAMES for n in (2, 3)):
+        if part in NAMES or any(posixpath.join(*parts[at : at + n]) in PLACES for n in (2, 3)):
             return f"{path!r} is where a user's credentials are kept"
-    if parts[-1] in KEY_NAMES or parts[-1].endswith((".key", ".pfx", ".p12", ".kdbx", ".keytab")):
-        return f"{path!r} has the name of a private key"
+    if named(parts[-1]):
+        return f"{path!r} has the name of a file with secrets"
     return ""

@@ -75,17 +75,6 @@ def script(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*argv: str) -> tuple[int, str, str]:
-        code = program.run(argv)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return run
-
-
 def test_call_prints_the_bare_result(cli: Any, script: str) -> None:
     assert cli("call", "--worker", script, "double", '{"value": 42}') == (0, '{"result":84}\n', "")
     code, out, _ = cli("call", "--worker", script, "double", '{"value": 42}', "--json")

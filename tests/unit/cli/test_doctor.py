@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pyproc.cli import output, program
+from pyproc.cli import output
 from pyproc.doctor.boxes import ATTESTED
 from pyproc.doctor.exposure import LINES
 
@@ -22,17 +22,6 @@ isolation = "call"
 script = "worker.py"
 env = { API_TOKEN = "hunter2" }
 """
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*argv: str) -> tuple[int, str, str]:
-        code = program.run(argv)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

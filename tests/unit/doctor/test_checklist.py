@@ -18,14 +18,15 @@ from pyproc.doctor.accepted import Acceptance, Accepted
 from pyproc.doctor.attestation import Record
 from pyproc.doctor.boxes import ATTESTED, BOXES, GROUPS
 from pyproc.doctor.checklist import Pool, Site
-from pyproc.doctor.facts import Facts, Layer
+from pyproc.doctor.facts import Facts
 from pyproc.doctor.lint import Verdict
 from pyproc.doctor.pins import Pins
+from pyproc.sandbox.plan import LayerState
 
 NOW = datetime.datetime(2026, 6, 1, 12, tzinfo=datetime.UTC)
 SITE = Site(NOW, MappingProxyType({}), socket_group=False, becomes="", records=(), faults=(), accepted=Acceptance((), ()))
 FACTS = Facts(
-    pool="a", measured=True, refusal="", layers={name: Layer("enforced", "prefer") for name in LAYERS}, profile="strict",
+    pool="a", measured=True, refusal="", layers={name: LayerState("enforced", "prefer") for name in LAYERS}, profile="strict",
     allowed=frozenset(), supervisor_uid=1000, worker_uid=61184, secret_variables={}, places=(), scratch=0, isolation="call", workers=1,
     memory=1, machine_memory=2, cpus=1.0, processes=1, timeout=30.0,
     rlimits={"RLIMIT_CPU": 61, "RLIMIT_NOFILE": 128, "RLIMIT_FSIZE": 1 << 26, "RLIMIT_AS": -1})
@@ -48,7 +49,7 @@ def facts(**changes: Any) -> Pool:
 
 
 def missing(*layers: str) -> Pool:
-    return facts(layers={name: Layer("off" if name in layers else "enforced", "prefer") for name in LAYERS})
+    return facts(layers={name: LayerState("off" if name in layers else "enforced", "prefer") for name in LAYERS})
 
 
 def test_every_box_of_the_guide_is_there_once() -> None:

@@ -12,16 +12,19 @@ from hypothesis import strategies as st
 from pyproc.config.options import LAYERS
 from pyproc.doctor import exposure
 from pyproc.doctor.exposure import BREADTH, LAYER_WEIGHTS, LINES
-from pyproc.doctor.facts import Facts, Layer, Place, secret_file, secret_variable, wide
+from pyproc.doctor.facts import Facts, Place, secret_variable, wide
+from pyproc.sandbox import secrets
+from pyproc.sandbox.plan import LayerState
 
 EVERY_CALL = frozenset(call for calls in BREADTH.values() for call in calls)
+STATES = [LayerState("enforced", "prefer"), LayerState("missing", "prefer"), LayerState("off", "off")]
 CLOSED = Facts(
-    pool="a", measured=True, refusal="", layers={name: Layer("enforced", "prefer") for name in LAYERS}, profile="strict",
+    pool="a", measured=True, refusal="", layers={name: LayerState("enforced", "prefer") for name in LAYERS}, profile="strict",
     allowed=frozenset({"read", "write"}), supervisor_uid=1000, worker_uid=61184, secret_variables={},
     places=(Place("/srv/models", "", (), True),), scratch=0, isolation="call", workers=2, memory=1 << 30, machine_memory=8 << 30,
     cpus=1.0, processes=1, timeout=30.0)
 OPEN = replace(
-    CLOSED, layers={name: Layer("off", "off") for name in LAYERS}, allowed=EVERY_CALL, supervisor_uid=0, worker_uid=0,
+    CLOSED, layers={name: LayerState("off", "off") for name in LAYERS}, allowed=EVERY_CALL, supervisor_uid=0, worker_uid=0,
     secret_variables={"TOKEN": "its name", "KEY": "its name"}, scratch=1, isolation="worker", workers=100, cpus=None, processes=9,
     timeout=3600.0)
 
@@ -42,7 +45,7 @@ def test_the_ends_are_reached() -> None:
 
 
 CHANGES: dict[str, dict[str, Any]] = {
-    **{name: {"layers": {**CLOSED.layers, name: Layer("missing", "prefer", "EPERM")}} for name in LAYERS},
+    **{name: {"layers": {**CLOSED.layers, name: LayerState("missing", "prefer", "EPERM")}} for name in LAYERS},
     "profile_breadth": {"allowed": EVERY_CALL},
     "wide_paths": {"places": (Place("/etc", "x", (), True), Place("/var", "x", (), True))},
     "secret_paths": {"places": (Place("/srv/app", "", ("id_rsa",), True),)},
@@ -80,7 +83,7 @@ def test_shares_are_graded(change: dict[str, Any], points: float) -> None:
 
 facts = st.builds(
     replace, st.just(CLOSED),
-    layers=st.fixed_dictionaries({name: st.sampled_from([Layer("enforced", "prefer"), Layer("missing", "prefer"), Layer("off", "off")])
+    layers=st.fixed_dictionaries({name: st.sampled_from(STATES)
                                   for name in LAYERS}),
     supervisor_uid=st.sampled_from([0, 1000]), worker_uid=st.sampled_from([None, 0, 1000, 61184]), scratch=st.sampled_from([0, 1]),
     secret_variables=st.dictionaries(st.sampled_from("ABC"), st.just("its name")), workers=st.integers(1, 1000),
@@ -95,7 +98,7 @@ def test_switching_a_layer_off_never_lowers_it(found: Facts, layer: str) -> None
     """No line falls, and the whole rises by at least the layer's weight where it was in force."""
     # Without the filter every call reaches the kernel: what survey measures then.
     allowed = EVERY_CALL if layer == "seccomp" else found.allowed
-    off = replace(found, layers={**found.layers, layer: Layer("off", "off")}, allowed=allowed)
+    off = replace(found, layers={**found.layers, layer: LayerState("off", "off")}, allowed=allowed)
     for before, after in zip(exposure.assess(found), exposure.assess(off), strict=True):
         assert after.points >= before.points
     risen = exposed(off) - exposed(found)
@@ -128,4 +131,4 @@ def test_paths_that_are_wide(path: str, found: bool) -> None:
     ("id_rsa.pub", False),
 ])
 def test_files_that_hold_secrets_as_a_rule(name: str, found: bool) -> None:
-    assert secret_file(name) is found
+    assert secrets.named(name) is found

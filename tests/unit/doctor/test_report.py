@@ -21,15 +21,16 @@ from pyproc.config.options import LAYERS
 from pyproc.doctor import checklist, exposure, remedies, report, script
 from pyproc.doctor.accepted import Acceptance, Accepted
 from pyproc.doctor.attestation import Record
-from pyproc.doctor.facts import Facts, Layer
+from pyproc.doctor.facts import Facts
 from pyproc.doctor.lint import Verdict
+from pyproc.sandbox.plan import LayerState
 from pyproc.sandbox.probe import NEEDS
 
 GOLDEN = Path(__file__).with_name("golden")
 NOW = datetime.datetime(2026, 6, 1, 12, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)
-LAYER_STATES = {name: Layer("enforced", "prefer") for name in LAYERS} | {
-    "cgroup": Layer("missing", "prefer", "controller memory: Read-only file system"), "uts_namespace": Layer("off", "off")}
+LAYER_STATES = {name: LayerState("enforced", "prefer") for name in LAYERS} | {
+    "cgroup": LayerState("missing", "prefer", "controller memory: Read-only file system"), "uts_namespace": LayerState("off", "off")}
 
 
 def example() -> report.Report:
@@ -40,7 +41,7 @@ def example() -> report.Report:
         workers=1, memory=1, machine_memory=2, cpus=None, processes=1, timeout=30.0,
         rlimits={"RLIMIT_CPU": 61, "RLIMIT_NOFILE": 128, "RLIMIT_FSIZE": 64, "RLIMIT_AS": 1 << 30})
     refused = replace(facts, pool="two", measured=False, refusal="layer seccomp is required and missing: EBUSY", worker_uid=None,
-                      secret_variables={}, layers={**LAYER_STATES, "seccomp": Layer("missing", "require", "EBUSY")})
+                      secret_variables={}, layers={**LAYER_STATES, "seccomp": LayerState("missing", "require", "EBUSY")})
     told = script.read("import json\n")
     acceptance = Acceptance((Accepted("cpus", "", "one pool on its own machine", None), Accepted("backup", "", "a test machine", None)),
                             (Accepted("mdwe", "", "an old JIT", datetime.date(2026, 5, 1)),))

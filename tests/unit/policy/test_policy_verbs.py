@@ -9,20 +9,10 @@ from typing import Any
 
 import pytest
 
-from pyproc.cli import program
 from pyproc.cli.commands.policy.export import FORMATS
 from pyproc.policy import calls
 from pyproc.sandbox import derive, profile
 from pyproc.sandbox.rules import Condition, Profile, Rule
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*argv: str) -> tuple[int, str, str]:
-        code = program.run(argv)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
+import profile_page
 import pytest
 
 from pyproc.sandbox import profile
 from pyproc.sandbox.rules import MACHINES
 
 TOP = Path(__file__).resolve().parents[3]
-_spec = importlib.util.spec_from_file_location("profile_page", TOP / "tools" / "profile_page.py")
-assert _spec is not None and _spec.loader is not None
-profile_page = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(profile_page)
 
 
 def test_reference_page_is_up_to_date() -> None:
