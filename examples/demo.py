@@ -142,12 +142,16 @@ def collect_causes() -> list[str]:
     causes: list[str] = []
 
     class Cause(logging.Handler):
-        """Keeps the last line of a traceback, or the reason of a death."""
+        """Keeps the layer that refused, the reason of a death, or the last line of a traceback."""
 
         def emit(self, record: logging.LogRecord) -> None:
             """Called by the pool's threads."""
             text = record.getMessage().strip()
-            if "reason=" in text:
+            denial = getattr(record, "denial", None)
+            if denial is not None:
+                if denial["reported_by"] != "kernel":  # of a death the reason was told before
+                    causes.append(f"by {denial['layer']}")
+            elif "reason=" in text:
                 causes.append(text.partition("reason=")[2].partition(" ")[0])
             else:
                 last = text.splitlines()[-1].strip()

@@ -1,0 +1,43 @@
+"""The demo's tour of refusals says in each row what a reader is to learn from it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pathlib
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from pyproc import Limits, Pool
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed (requirements/demo.txt)")
+demo = pytest.importorskip("demo", reason="rich is not installed (requirements/demo.txt)")
+console = pytest.importorskip("rich.console", reason="rich is not installed (requirements/demo.txt)")
+
+SAYS = {
+    "read /etc/passwd": ("FunctionFailed", "by mount_namespace|by landlock"), "open a socket": ("FunctionFailed", "by seccomp"),
+    "crash": ("WorkerLost", "signal:SIGABRT"), "raise a secret": ("FunctionFailed", "the secret, here only"),
+}
+
+
+@pytest.fixture
+def causes() -> Iterator[list[str]]:
+    log = logging.getLogger("pyproc")
+    before, propagate = list(log.handlers), log.propagate
+    yield demo.collect_causes()
+    log.handlers[:], log.propagate = before, propagate
+
+
+def test_each_row_of_the_tour_is_whole(causes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "ATTEMPTS", [attempt for attempt in demo.ATTEMPTS if attempt[0] in SAYS])
+    script = pathlib.Path(demo.__file__).with_name("digits_worker.py")
+    screen = io.StringIO()
+    scan = demo.load_digits().data[0].tolist()
+    with Pool(script, limits=Limits(memory="512 MiB"), timeout=20.0) as pool:
+        known = pool.call("classify", scan)
+        assert demo.attempts(console.Console(file=screen, width=80), pool, causes, scan, known) == (len(SAYS), len(SAYS))
+    rows = [line.strip() for line in screen.getvalue().splitlines()]
+    for title, (caught, says) in SAYS.items():
+        assert [row for row in rows if re.fullmatch(rf"{title} +{caught} +({says}) +answered", row)], screen.getvalue()
