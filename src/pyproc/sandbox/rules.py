@@ -25,6 +25,7 @@ from typing import Any
 KILL_PROCESS, KILL_THREAD, TRAP, ERRNO = 0x80000000, 0x0, 0x30000, 0x50000
 NOTIFY, TRACE, LOG, ALLOW = 0x7FC00000, 0x7FF00000, 0x7FFC0000, 0x7FFF0000
 ACTION_MASK = 0xFFFF0000
+PERMITTING = frozenset((ALLOW, LOG, NOTIFY))  # answers by which a call may take place
 U32, U64 = 2**32 - 1, 2**64 - 1
 
 MACHINES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
@@ -116,7 +117,7 @@ class Profile:
         return self.default
 
     def permits(self, name: str, args: Sequence[int] = ()) -> bool:
-        return self.decide(name, args) & ACTION_MASK in (ALLOW, LOG, NOTIFY)
+        return self.decide(name, args) & ACTION_MASK in PERMITTING
 
     def remarks(self) -> tuple[str, ...]:
         """All that an operator should read before he uses this profile, a sentence each; empty for a clean one."""

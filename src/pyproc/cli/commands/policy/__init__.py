@@ -12,6 +12,7 @@ class PolicyVerbs(Verbs):
     """The closed list."""
 
     verbs = (
+        "compare",
         "explain",
         "export",
         "learn",
@@ -20,7 +21,7 @@ class PolicyVerbs(Verbs):
     folder = "policy."
 
 
-@click.group(cls=PolicyVerbs, short_help="Show, explain, learn and export what workers may do.")
+@click.group(cls=PolicyVerbs, short_help="Show, explain, compare, learn and export what workers may do.")
 @output.help_option
 def command() -> None:
     """What a pool's workers may do and use."""
