@@ -84,9 +84,13 @@ def text(lesson: Lesson, source: str) -> str:
     if lesson.run.failure:
         lines.append(f"under the proposal the pool does not start: {lesson.run.failure}")
     shown = "with the same results" if lesson.exact else "by their outcome; results differ from run to run and were not compared"
-    lines.append(f"{'proven' if lesson.proven else 'NOT proven'}: {len(lesson.run.ended)} calls, {shown}; "
-                 f"{lesson.rounds} rounds of observation, {lesson.pools} pools in all")
+    lines.append(f"{'proven' if lesson.proven else 'NOT proven'}: {_count(len(lesson.run.ended), 'call')}, {shown}; "
+                 f"{_count(lesson.rounds, 'round')} of observation, {_count(lesson.pools, 'pool')} in all")
     return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _part(part: Part, reasons: Sequence[Reason]) -> dict[str, Any]:

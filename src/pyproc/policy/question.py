@@ -1,6 +1,7 @@
 """What may be asked of a policy, and how it is written: as an act, or as a sentence. Pure: words in, an act out.
 
-    open PATH · open PATH --write · list PATH · exec PATH · connect HOST:PORT · connect PATH · listen PORT · fork · thread
+    open PATH · open PATH --write · list PATH · exec PATH, and the other acts on paths of `acts.KINDS`
+    connect HOST:PORT · connect PATH · listen PORT · fork · thread
     call NAME [N=VALUE ...]                       the filters alone, for a system call with arguments 0 to 5
     "may POOL open PATH for writing?"             the same in a sentence; POOL is a pool of the configuration
 
@@ -19,8 +20,8 @@ from pyproc.sandbox.rules import U64, syscall_table
 
 PORT_MAX: Final = 65535
 ARGUMENTS: Final = 6  # of a system call
-FORMS: Final = ("open PATH [--write], list PATH, exec PATH, connect HOST:PORT or PATH, listen PORT, fork, thread, "
-                "call NAME [N=VALUE ...]")
+_ON_PATHS: Final = ", ".join(f"{kind} PATH" for kind in acts.KINDS if kind in acts.ON_PATHS - {"open", "write"})
+FORMS: Final = f"open PATH [--write], {_ON_PATHS}, connect HOST:PORT or PATH, listen PORT, fork, thread, call NAME [N=VALUE ...]"
 
 _SENTENCE: Final = re.compile(r"(?:may|can|could)\s+(?P<pool>[\w.-]+)\s+(?P<act>.+?)\s*\??", re.IGNORECASE | re.DOTALL)
 _PURPOSE: Final = re.compile(r"(?P<rest>.+?)\s+for\s+(?P<purpose>reading|writing|appending)", re.IGNORECASE | re.DOTALL)

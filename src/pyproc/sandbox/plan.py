@@ -20,6 +20,7 @@ from pyproc.config.options import Limits, Sandbox
 from pyproc.errors import ConfigError, ProtectionUnavailable
 from pyproc.sandbox import derive, profile
 from pyproc.sandbox.interpreter import Interpreter
+from pyproc.sandbox.paths import beneath
 from pyproc.sandbox.probe import NEEDS
 from pyproc.sandbox.rules import Profile, ProfileError
 
@@ -102,7 +103,7 @@ def build(
         if not os.path.exists(path):
             raise ConfigError(f"sandbox.read names {path!r}, which does not exist; remove it or create it")
     if uid == 0:
-        refuse_unreachable(decided, interpreter, host_uid)
+        refuse_unreachable(decided, interpreter, host_uid, sandbox.read)
     template, marks = derive.worker_template(rules)
     bounds = rlimits(limits, workers, address_space="cgroup" not in on, own_uid=uid == 0 or "user" in namespaces)
     document = {
@@ -151,12 +152,17 @@ def rlimits(limits: Limits, workers: int, *, address_space: bool, own_uid: bool)
     return {**{name: [value, value] for name, value in flat.items()}, "CPU": [seconds, seconds + 1]}
 
 
-def refuse_unreachable(decided: Mapping[str, LayerState], interpreter: Interpreter, uid: int) -> None:
-    """Without mounts workers reach their interpreter by the host's own path. Raises ProtectionUnavailable where `uid`, which
-    owns nothing and is in no group, cannot pass a folder on the way."""
-    for path in () if decided["mount_namespace"].state == "enforced" else interpreter.readable:
-        way = [path, *(str(folder) for folder in Path(path).parents)]
-        closed = [folder for folder in reversed(way) if os.path.isdir(folder) and not os.stat(folder).st_mode & stat.S_IXOTH]
+def refuse_unreachable(decided: Mapping[str, LayerState], interpreter: Interpreter, uid: int, listed: tuple[str, ...]) -> None:
+    """Workers reach their interpreter by the host's own path where mounts are off, and by that of a listed folder above it. Raises
+    ProtectionUnavailable, ConfigError where `uid`, which owns nothing and is in no group, cannot pass a folder on the way."""
+    mounted = decided["mount_namespace"].state == "enforced"
+    for path in interpreter.readable:
+        way = [folder for folder in (*(str(folder) for folder in reversed(Path(path).parents)), path)
+               if not mounted or any(beneath(folder, other) for other in listed)]
+        closed = [folder for folder in way if os.path.isdir(folder) and not os.stat(folder).st_mode & stat.S_IXOTH]
+        if closed and mounted:
+            raise ConfigError(f"sandbox.read names a folder with the interpreter's {path} in it, and {closed[0]} is closed to workers, "
+                              f"whose uid is {uid}; name what they need below it")
         if closed:
             raise ProtectionUnavailable(
                 f"layer mount_namespace is not in force, and without it workers of uid {uid} cannot reach the interpreter's {path}: "
@@ -175,7 +181,7 @@ def _outermost(paths: list[str]) -> list[str]:
     real = {os.path.realpath(p) for p in paths if os.path.exists(p)} | {
         os.path.abspath(p) for p in paths if os.path.exists(p) and not os.path.islink(p)}
     for path in sorted(real, key=len):
-        if not any(path == other or path.startswith(other.rstrip("/") + "/") for other in kept):
+        if not any(beneath(path, other) for other in kept):
             kept.append(path)
     return kept
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pyproc.config.options import LAYERS, WANTED, Limits, Sandbox
 from pyproc.sandbox.denial import limit_text, size_text
+from pyproc.sandbox.paths import beneath
 from pyproc.sandbox.plan import REQUIRED
 from pyproc.sandbox.rules import ACTION_MASK, PERMITTING, U32, U64, Condition, Profile, Rule
 
@@ -61,14 +62,10 @@ def _layers(base: Sandbox, wanted: Sandbox) -> list[Loosened]:
 
 def _paths(base: Sandbox, wanted: Sandbox) -> list[Loosened]:
     known = ", ".join(base.read) or "no path"
-    found = [Loosened("sandbox.read", known, path) for path in wanted.read if not any(_beneath(path, other) for other in base.read)]
+    found = [Loosened("sandbox.read", known, path) for path in wanted.read if not any(beneath(path, other) for other in base.read)]
     if (wanted.scratch or 0) > (base.scratch or 0):
         found.append(Loosened("sandbox.scratch", size_text(base.scratch or 0), size_text(wanted.scratch or 0)))
     return found
-
-
-def _beneath(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _limits(base: Limits, wanted: Limits) -> list[Loosened]:

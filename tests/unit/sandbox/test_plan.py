@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from pyproc.config.options import Limits, Sandbox
-from pyproc.errors import ProtectionUnavailable
+from pyproc.errors import ConfigError, ProtectionUnavailable
 from pyproc.sandbox import interpreter, plan, probe
 
 
@@ -41,7 +41,9 @@ def test_an_interpreter_in_a_closed_folder_is_refused_with_that_folder(tmp_path:
                for wanted in ("off", "prefer"))
     inside = msgspec.structs.replace(here, readable=(str(library),))
     with pytest.raises(ProtectionUnavailable, match=f"{above[-1] if above else closed} is closed") as caught:
-        plan.refuse_unreachable(off, inside, 61184)
+        plan.refuse_unreachable(off, inside, 61184, ())
     assert caught.value.layer == "mount_namespace" and "61184" in str(caught.value)
-    plan.refuse_unreachable(off, msgspec.structs.replace(here, readable=("/usr/lib",)), 61184)
-    plan.refuse_unreachable(on, inside, 61184)
+    plan.refuse_unreachable(off, msgspec.structs.replace(here, readable=("/usr/lib",)), 61184, ("/usr",))
+    plan.refuse_unreachable(on, inside, 61184, (str(library), "/usr"))
+    with pytest.raises(ConfigError, match=f"sandbox.read names a folder .*{closed} is closed"):
+        plan.refuse_unreachable(on, inside, 61184, (str(closed),))
