@@ -111,7 +111,7 @@ class Unauthenticated(CallError):
 class PermissionDenied(CallError):
     """The caller may not call this method.
 
-    Cause: no role of the principal allows it, or one denies it. Remedy: `pyproc access check` says which; ask for the grant.
+    Cause: no role of the principal allows it, or one denies it. Remedy: ask for the grant.
     """
 
     code, http_status, exit_code = "permission_denied", 403, 77

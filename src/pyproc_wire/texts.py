@@ -6,7 +6,13 @@ written as an escape.
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from pyproc_wire.limits import PATH_CHARS
+
+FUNCTION_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
+"""A name stands behind `pool/` in a method, in grants with `*`, in labels and in audit records."""
 
 
 def cut(text: str, limit: int) -> str:

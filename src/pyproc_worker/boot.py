@@ -120,10 +120,12 @@ def _remove_cgroups(parents: list[tuple[int, str]]) -> None:
         for _ in range(200):
             try:
                 group = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
-                for entry in os.scandir(group):
-                    if entry.is_dir():
-                        os.rmdir(entry.name, dir_fd=group)
-                os.close(group)
+                try:
+                    for entry in os.scandir(group):
+                        if entry.is_dir():
+                            os.rmdir(entry.name, dir_fd=group)
+                finally:
+                    os.close(group)
                 os.rmdir(name, dir_fd=fd)
                 break
             except FileNotFoundError:

@@ -69,7 +69,8 @@ class Newborn:
             code = 0
         except BaseException:  # noqa: BLE001 - user code may raise anything; it is answered or logged
             os.write(2, ("worker could not start: " + traceback.format_exc()[-REPORT_BYTES:]).encode())
-        os._exit(code)
+        finally:
+            os._exit(code)  # whatever came: nobody else's code goes on in this process
 
 
 def serving(limits: dict[str, int], channel: Channel | None = None) -> Callable[[], None]:

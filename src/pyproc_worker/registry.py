@@ -13,13 +13,13 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import re
 import time
 import typing
 from collections.abc import Callable
 from inspect import Parameter
 from typing import Any, Final, TypeVar, overload
 
+from pyproc_wire.texts import FUNCTION_NAME
 from pyproc_worker import schema
 
 PLAIN: Final = "plain"
@@ -29,9 +29,6 @@ ASYNC_GENERATOR: Final = "asyncgen"
 
 CANCEL_EVENT: Final = "cancel_event"
 HEALTH: Final = "health"
-
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
-"""A name stands behind `pool/` in a method, in grants with `*`, in labels and in audit records."""
 
 _UNFILLABLE: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD, Parameter.POSITIONAL_ONLY)
 
@@ -241,7 +238,7 @@ class Registry:
         return function
 
     def _checked_name(self, name: Any) -> str:
-        if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        if not isinstance(name, str) or FUNCTION_NAME.fullmatch(name) is None:
             raise ValueError(f"name {name!r} cannot be exposed; give name= 1 to 128 of A-Z a-z 0-9 _ . : -")
         if self._frozen:
             raise ValueError(f"function {name!r} is exposed after the script was loaded; expose it at import")

@@ -15,6 +15,7 @@ import selectors
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from itertools import count
 from socket import socket, socketpair
 from time import monotonic, time
@@ -36,6 +37,9 @@ CONNECTIONS: Final = 1024
 
 WAITING_CALLS: Final = 4096
 """Calls of all clients that wait for the function thread; the next is refused."""
+
+FULL_SECONDS: Final = 0.1
+"""Seconds for which nobody is accepted after there was no descriptor for a connection."""
 
 DRAIN_SECONDS: Final = 10.0
 """Seconds that the running call has to end after a stop, as the service's `drain`."""
@@ -64,8 +68,10 @@ class Log:
 class Server:
     """Serves a registry on a listening socket. `run` blocks until `stop`, which may come from a signal handler."""
 
-    def __init__(self, listener: socket, registry: Registry, codec: Codec | None, log: Log) -> None:
+    def __init__(self, listener: socket, registry: Registry, codec: Codec | None, log: Log, withdraw: Callable[[], None]) -> None:
+        """`withdraw` takes the socket out of the file system."""
         listener.setblocking(False)
+        self._withdraw = withdraw
         self._listener = listener
         self._registry = registry
         self._codec = codec
@@ -78,6 +84,7 @@ class Server:
         self._woken_by, self._wakener = socketpair()
         self._woken_by.setblocking(False)
         self._wakener.setblocking(False)
+        self._full_until: float | None = None  # time.monotonic() before which nobody is accepted
         self._stopping = False
         self._finished = False  # no function runs any more
         self._coroutines: streams.Coroutines | None = None
@@ -132,7 +139,7 @@ class Server:
 
     def _end_now(self) -> None:
         try:
-            os.unlink(self._listener.getsockname())
+            self._withdraw()
         finally:
             os._exit(0)
 
@@ -208,7 +215,9 @@ class Server:
         while not (self._finished and not any(session.wants[1] for session in self._sessions)):
             if self._stopping and end_at is None:
                 end_at = monotonic() + DRAIN_SECONDS
-                self._selector.unregister(self._listener)
+                if self._full_until is None:
+                    self._selector.unregister(self._listener)
+                self._full_until = None
             for key, events in self._selector.select(self._patience(end_at)):
                 if not isinstance(key.data, Session):
                     key.data()
@@ -218,6 +227,9 @@ class Server:
                 if events & selectors.EVENT_WRITE:
                     key.data.flush()
             self._expire()
+            if self._full_until is not None and monotonic() >= self._full_until:
+                self._full_until = None
+                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
             if end_at is not None and monotonic() >= end_at:
                 self._log.write("error", "stopped_while_running")
                 self._end_now()
@@ -231,8 +243,7 @@ class Server:
         moments = [moment for session in self._sessions if (moment := session.stalled_at) is not None]
         if self._deadlines:
             moments.append(self._deadlines[0][0])
-        if end_at is not None:
-            moments.append(end_at)
+        moments += [moment for moment in (end_at, self._full_until) if moment is not None]
         return max(0.0, min(moments) - monotonic()) if moments else None
 
     def _woken(self) -> None:
@@ -243,8 +254,12 @@ class Server:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError as error:
+        except BlockingIOError:
+            return  # who asked has gone again
+        except OSError as error:  # no descriptor is left: the listener stays readable, and would be told again and again
             self._log.write("warning", "accept_failed", errno=error.errno)
+            self._selector.unregister(self._listener)
+            self._full_until = monotonic() + FULL_SECONDS
             return
         session = Session(sock, self._codec, self._submit, self._wake)
         if len(self._sessions) >= CONNECTIONS:

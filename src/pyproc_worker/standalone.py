@@ -18,6 +18,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -74,23 +76,23 @@ def serve(socket_path: str | None = None, codec_type: str = "auto") -> None:
     registry.current.freeze()
     # whoever sees the socket may stop us, and finds the handlers: until they are there the signals wait
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    try:
-        listener = listen(path)
-        identity = _identity(path)
-        serving = server.Server(listener, registry.current, codec, server.Log(level))
-        restore = _stop_on_signals(serving)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    try:
-        with listener:
-            try:
-                serving.run()
-            finally:
-                restore()
-                serving.close()
-    finally:
-        if _identity(path) == identity:  # not one that another worker has put there meanwhile
-            os.unlink(path)
+    with ExitStack() as undo:
+        try:
+            listener = undo.enter_context(listen(path))
+            withdraw = partial(_withdraw, path, _identity(path))
+            undo.callback(withdraw)
+            serving = server.Server(listener, registry.current, codec, server.Log(level), withdraw)
+            undo.callback(serving.close)
+            undo.callback(_stop_on_signals(serving))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        serving.run()
+
+
+def _withdraw(path: str, identity: tuple[int, int] | None) -> None:
+    """Remove our socket, and not one that another worker has put there meanwhile."""
+    if identity is not None and _identity(path) == identity:
+        os.unlink(path)
 
 
 def _codec(name: str) -> Codec | None:

@@ -56,15 +56,15 @@ STRIPS: dict[str, tuple[Strip, str]] = {
     "rlimits": (_without_layer("rlimits"), "rlimits is not applied"),
     "rlimits, one of them": (_with_limit("NOFILE", 4096), "RLIMIT_NOFILE"),
     "capabilities": (_without_layer("capabilities"), "capabilities is not applied"),
-    # the kernel refuses what comes after it: Landlock, or the filter
-    "no_new_privs": (_without_layer("no_new_privs"), ""),
+    # the kernel refuses what comes after it, Landlock or the filter, before anything is attested
+    "no_new_privs": (_without_layer("no_new_privs"), "Operation not permitted"),
     "dumpable": (_without_layer("dumpable"), "dumpable is not applied"),
     "parent_death": (_without_layer("parent_death"), "parent_death is not applied"),
     "mdwe": (_without_layer("mdwe"), "mdwe is not applied"),
     "landlock": (_without_layer("landlock"), "landlock is not applied"),
     "seccomp": (_without_layer("seccomp"), "seccomp is not applied"),
-    "user_namespace of the worker": (_worker("user_namespace", False), ""),
-    "seccomp of the worker": (_worker("seccomp", None), ""),
+    "user_namespace of the worker": (_worker("user_namespace", False), "user_namespace is the zygote's"),
+    "seccomp of the worker": (_worker("seccomp", None), "Seccomp_filters is "),
 }
 ELSEWHERE = {  # layer -> the test that takes it away by another way than the document of the plan
     "user_namespace": "test_a_user_namespace_that_is_not_entered_never_serves",
@@ -79,8 +79,8 @@ def test_every_layer_is_taken_away_by_a_test() -> None:
     assert all(test in globals() for test in ELSEWHERE.values())
 
 
-def _refused(monkeypatch: pytest.MonkeyPatch, strip: Strip) -> str:
-    """With which words no worker of such a plan serves."""
+def _refused(monkeypatch: pytest.MonkeyPatch, strip: Strip, caplog: pytest.LogCaptureFixture) -> str:
+    """With which words no worker of such a plan serves, the log's too."""
     build = plans.build
 
     def stripped(**given: Any) -> plans.Plan:
@@ -91,17 +91,18 @@ def _refused(monkeypatch: pytest.MonkeyPatch, strip: Strip) -> str:
     monkeypatch.setattr(children.plans, "build", stripped)
     with pytest.raises(PyprocError) as refusal:
         Pool(SCRIPT)
-    return str(refusal.value)
+    return f"{refusal.value}\n{caplog.text}"
 
 
 @pytest.mark.unprivileged
 @pytest.mark.parametrize("name", STRIPS)
-def test_a_worker_without_an_attested_property_never_serves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_without_an_attested_property_never_serves(name: str, monkeypatch: pytest.MonkeyPatch,
+                                                            caplog: pytest.LogCaptureFixture) -> None:
     layer = name.partition(" of ")[0].partition(",")[0]
     if probe.granted()[0].get(layer, ""):
         pytest.skip(f"needs the layer {layer}: {probe.granted()[0][layer]}")
     strip, named = STRIPS[name]
-    assert named in _refused(monkeypatch, strip)
+    assert named in _refused(monkeypatch, strip, caplog)
 
 
 @pytest.mark.unprivileged
@@ -109,12 +110,12 @@ def test_a_user_namespace_that_is_not_entered_never_serves(monkeypatch: pytest.M
     """Its parent starts it at the stage behind the door."""
     made = keeper.Keeper.__init__
 
-    def past_the_door(self: Any, plan: Any, interpreter: Any, *, enters: bool) -> None:
-        made(self, plan, interpreter, enters=False)
-        self.lifeline.send(b"M")
+    def past_the_door(self: Any, plan: Any, interpreter: Any, loop: Any, *, enters: bool) -> None:
+        made(self, plan, interpreter, loop, enters=False)
 
     monkeypatch.setattr(keeper.Keeper, "__init__", past_the_door)
-    with pytest.raises(PyprocError):
+    wrong = "user_namespace is the supervisor's own" if os.geteuid() == 0 else "Operation not permitted"  # of any other namespace
+    with pytest.raises(PyprocError, match=wrong):
         Pool(SCRIPT)
 
 
@@ -139,13 +140,14 @@ def test_a_variable_too_many_never_serves(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.unprivileged
-def test_a_worker_outside_of_its_group_never_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_outside_of_its_group_never_serves(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     refusal = cgroup.parents()[1]
     if refusal:
         pytest.skip(f"needs the layer cgroup: {refusal}")
     monkeypatch.setattr(cgroup.Group, "add", lambda self, pid: None)
     with pytest.raises(PyprocError):
         Pool(SCRIPT)
+    assert "worker=w1 cause=control group of" in caplog.text
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only then does a worker change its uid")

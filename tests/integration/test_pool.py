@@ -209,10 +209,12 @@ def test_streams_generators_and_async(pool: Pool) -> None:
     assert pool.submit("echo", 7).result(10) == 7
 
 
-def test_environment_is_explicit(pool: Pool) -> None:
-    _pid, method, environment = pool.call("who")
+def test_environment_is_explicit(script: pathlib.Path) -> None:
+    with Pool(script, env={"MODEL": "a b", "TMPDIR": "/elsewhere"}) as pool:
+        _pid, method, environment = pool.call("who")
     assert method == "who"
-    assert not set(environment) - {"HOME", "TMPDIR", "LC_CTYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"}
+    assert (environment.pop("MODEL"), environment.pop("TMPDIR")) == ("a b", "/elsewhere")
+    assert not set(environment) - {"HOME", "LC_CTYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"}
 
 
 def test_workers_draw_different_random_numbers(script: pathlib.Path) -> None:
@@ -311,10 +313,18 @@ def test_nothing_is_left_when_the_application_is_killed(script: pathlib.Path) ->
 
 
 def test_use_after_fork_is_refused_and_descriptors_are_closed(pool: Pool) -> None:
+    def held() -> set[str]:
+        """Pipes, sockets, pidfds and groups that this process has open, without the listing itself."""
+        return {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")}
+
     reader, writer = os.pipe()
+    worker = next(iter(pool._core.supervisor._population.workers))
+    of_pool = {os.readlink(f"/proc/self/fd/{fd}") for fd in (worker.channel.requests, worker.channel.answers)}
+    assert of_pool <= held()
     child = os.fork()
     if child == 0:
         try:
+            assert not of_pool & held()
             pool.call("echo", 1)
         except BaseException as error:
             os.write(writer, f"{type(error).__name__}: {error}".encode())

@@ -30,7 +30,7 @@ from pyproc.attack import plain
 from pyproc.attack.prelude import PRELUDE
 from pyproc.attack.run import CALL_SECONDS, CallingPool, PoolFactory
 from pyproc.attack.targets import Targets
-from pyproc.errors import CallError, WorkerLost
+from pyproc.errors import DeadlineExceeded, WorkerLost
 from pyproc.sandbox import derive, seccomp
 from pyproc.sandbox.rules import ACTION_MASK, ALLOW, ERRNO, LOG, NOTIFY, Profile, syscall_table
 
@@ -152,8 +152,8 @@ def _ended(pool: CallingPool, number: int, arguments: list[int | None]) -> str:
         [answer] = pool.call("call_numbers", [[number, arguments]], timeout=END_SECONDS)
     except WorkerLost as lost:
         return "killed" if lost.reason == "seccomp" else "allowed"
-    except CallError:
-        return "allowed"  # it did not come back in time
+    except DeadlineExceeded:
+        return "allowed"  # it did not come back
     return _observed(answer)
 
 

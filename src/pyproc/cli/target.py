@@ -40,7 +40,7 @@ def _layers(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ..
         if not sign:
             raise click.UsageError(f"--layer is {text!r}; write NAME=require, NAME=prefer or NAME=off")
     try:
-        return Sandbox(layers={name: wanted for name, _, wanted in parted}).layers
+        return dict(Sandbox(layers={name: wanted for name, _, wanted in parted}).layers)
     except ConfigError as error:
         raise click.UsageError(f"--layer: {error}") from error
 

@@ -34,7 +34,6 @@ SECTIONS = ("service", "pools", "access", "audit", "gateway", "doctor")
 POOL_KEYS = ("script", *PLAIN, *TABLES)
 SHIPPED = ("strict", "default")  # profiles by name; another one is a file
 PLACES = ("pyproc.toml", "/etc/pyproc/pyproc.toml")  # where a configuration is looked for, in this order
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # of a pool: a label, a part of method names and of variables
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _leaves(prefix: str, table: Mapping[str, Any]) -> Iterator[str]:
 
 def _pool(name: str, given: object, base: str) -> PoolConfig:
     key = f"pools.{name}"
-    if not NAME.fullmatch(name):
+    if not values.POOL_NAME.fullmatch(name):
         raise ConfigError(f"pool {values.shown(name)} has a name that cannot be used; write at most 64 letters, digits, _, - and .")
     table = _table(key, given, POOL_KEYS)
     script = table.get("script")

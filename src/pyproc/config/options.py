@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from pyproc.config.units import parse_size, parse_time
@@ -21,7 +23,26 @@ WANTED = ("require", "prefer", "off")
 COUNT_MAX = 1 << 20  # tasks, descriptors, files
 
 
-class Sandbox:
+class Frozen:
+    """What is set once, by `_set`, and copied and pickled as its own arguments."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be changed; make another {type(self).__name__}")
+
+    __delattr__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return partial(type(self), **{name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}), ()
+
+
+class Sandbox(Frozen):
     """`profile`: strict, default or a file in OCI seccomp format; `read`: paths that workers may read;
     `scratch`: bytes of writable space at /scratch (profile default only); `layers`: name -> require, prefer or off."""
 
@@ -46,13 +67,16 @@ class Sandbox:
                 raise ConfigError(f"sandbox.layers[{name!r}] is {wanted!r}; write require, prefer or off")
         if scratch is not None and profile == "strict":
             raise ConfigError("sandbox.scratch is set and profile strict cannot write files; use profile default")
-        self.profile = profile
-        self.read = tuple(os.path.abspath(os.fspath(path)) for path in read)
-        self.scratch = None if scratch is None else parse_size("sandbox.scratch", scratch)
-        self.layers = chosen
+        self._set(profile=profile, read=tuple(os.path.abspath(os.fspath(path)) for path in read), layers=MappingProxyType(chosen),
+                  scratch=None if scratch is None else parse_size("sandbox.scratch", scratch))
+
+    profile: str
+    read: tuple[str, ...]
+    scratch: int | None
+    layers: Mapping[str, str]
 
 
-class Limits:
+class Limits(Frozen):
     """What a worker may use. Sizes in bytes or as "64 MiB", times in seconds or as "60 s"."""
 
     __slots__ = ("cpu_time", "cpus", "file_size", "memory", "open_files", "output", "processes", "request", "response",
@@ -64,26 +88,28 @@ class Limits:
                  response: str | int = "64 MiB") -> None:
         sizes = {"memory": memory, "file_size": file_size, "output": output, "request": request, "response": response}
         for name, size in sizes.items():
-            setattr(self, name, parse_size(f"limits.{name}", size))
+            self._set(**{name: parse_size(f"limits.{name}", size)})
         for name in ("request", "response"):
             if not 64 <= getattr(self, name) <= 1 << 31:
                 raise ConfigError(f"limits.{name} is {sizes[name]!r}, possible are 64 B to 2 GiB")
         if self.memory < 64 << 20:
             raise ConfigError(f"limits.memory is {memory!r}; CPython needs at least 64 MiB")
-        self.cpu_time = parse_time("limits.cpu_time", cpu_time)
+        self._set(cpu_time=parse_time("limits.cpu_time", cpu_time))
         counts: dict[str, Any] = {"processes": processes, "threads": threads, "open_files": open_files,
                                   "scratch_files": scratch_files}
         for name, count in counts.items():
             if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= COUNT_MAX:
                 raise ConfigError(f"limits.{name} is {count!r}, possible are 1 to {COUNT_MAX}")
-            setattr(self, name, count)
+            self._set(**{name: count})
         if self.open_files < 16:
             raise ConfigError(f"limits.open_files is {open_files}; CPython needs at least 16")
         if cpus is not None and (isinstance(cpus, bool) or not isinstance(cpus, (int, float)) or not 0 < cpus <= 1024):
             raise ConfigError(f"limits.cpus is {cpus!r}; write a number of processors above 0 and at most 1024")
-        self.cpus = cpus
+        self._set(cpus=cpus)
 
     memory: int
+    cpu_time: float
+    cpus: float | None
     file_size: int
     output: int
     request: int
@@ -94,12 +120,14 @@ class Limits:
     scratch_files: int
 
 
-class Restart:
+class Restart(Frozen):
     """How often workers may die: more than `intensity` deaths within `period` (seconds or "60 s") break the pool for one
     period. The names and the rule are those of OTP's supervisor."""
 
     __slots__ = ("intensity", "period")
 
     def __init__(self, *, intensity: int = 5, period: str | float = "60 s") -> None:
-        self.intensity = whole("restart.intensity", intensity, 0, INTENSITY_MAX)
-        self.period = parse_time("restart.period", period)
+        self._set(intensity=whole("restart.intensity", intensity, 0, INTENSITY_MAX), period=parse_time("restart.period", period))
+
+    intensity: int
+    period: float

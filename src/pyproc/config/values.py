@@ -8,10 +8,12 @@ never repeated, as it may be a secret.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 from pyproc.errors import ConfigError
 
+POOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # a label, a part of method names and of variables
 WORKERS_MAX, QUEUE_MAX, REQUESTS_MAX = 1024, 1 << 20, 1 << 40
 INTENSITY_MAX = 10_000  # deaths that a pool remembers
 SHOWN_MAX = 80  # characters of a wrong value that the error repeats

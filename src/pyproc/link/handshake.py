@@ -11,10 +11,10 @@ from typing import Any
 
 from pyproc_wire.connection import CallerConnection, Ready
 from pyproc_wire.errors import WireError, printable
+from pyproc_wire.texts import FUNCTION_NAME
 
 FIELDS = {"input", "output", "stream", "timeout", "idempotent"}
 FUNCTIONS_MAX = 10_000
-NAME_CHARS = 128  # as the registry has it
 
 
 class Refused(Exception):
@@ -41,7 +41,7 @@ def _checked(functions: dict[str, Any]) -> dict[str, Any]:
     if len(functions) > FUNCTIONS_MAX:
         raise Refused(f"it exposes {len(functions)} functions, limit is {FUNCTIONS_MAX}")
     for name, description in functions.items():
-        if not 0 < len(name) <= NAME_CHARS or not name.isprintable():
+        if FUNCTION_NAME.fullmatch(name) is None:
             raise Refused(f"it exposes a function of the name {printable(name)!r}")
         if not isinstance(description, dict) or description.keys() != FIELDS:
             raise Refused(f"its description of {name!r} is not {', '.join(sorted(FIELDS))}")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from msgspec import Raw
 
 from pyproc.config.units import parse_time
-from pyproc.errors import CallError, ConfigError, DeadlineExceeded, InvalidArgument, PayloadTooLarge
+from pyproc.errors import CallError, ConfigError, DeadlineExceeded, InternalError, InvalidArgument, PayloadTooLarge
 from pyproc_wire.connection import MESSAGEPACK, Asking, measure_request
 from pyproc_wire.errors import LocalProtocolError, UnencodableValue
 
@@ -59,4 +59,6 @@ def unsendable(error: Exception) -> CallError:
         return InvalidArgument(f"body cannot be sent: {error}", path=error.path)
     if isinstance(error, LocalProtocolError) and error.code == "payload_too_large":
         return PayloadTooLarge(f"{error}; raise limits.request or send less")
+    if isinstance(error, LocalProtocolError) and error.code == "internal":
+        return InternalError(f"request cannot be sent: {error}")  # nothing that the body says
     return InvalidArgument(f"body cannot be sent: {error}")

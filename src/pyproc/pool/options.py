@@ -68,7 +68,7 @@ def _read(
 ) -> Options:
     if sys.platform != "linux":
         raise ProtectionUnavailable(f"pools need Linux, this is {sys.platform}", layer="platform",
-                                    remedy="run the pool on Linux; Client works here")
+                                    remedy="run the pool on Linux")
     values.whole("workers", workers, 1, WORKERS_MAX)
     values.whole("queue", queue, 0, QUEUE_MAX)
     values.whole("max_requests", max_requests, 0, REQUESTS_MAX)
@@ -85,6 +85,8 @@ def _read(
     if not isinstance(restart, Restart | None):
         raise ConfigError(f"restart is {shown(restart)}; write Restart(…)")
     often = Restart() if restart is None else restart
+    if not isinstance(name, str) or not values.POOL_NAME.fullmatch(name):
+        raise ConfigError(f"name is {shown(name)}; write at most 64 letters, digits, _, - and .")
     if not isinstance(zygote, bool):
         raise ConfigError(f"zygote is {shown(zygote)}; write True or False")
     if not isinstance(script, (str, os.PathLike)) or not isinstance(os.fspath(script), str):

@@ -22,7 +22,7 @@ PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 SYSTEM_PATHS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/etc/localtime",
                 "/usr/share/zoneinfo")
 ASK = ("import sys, sysconfig, json; print(json.dumps([sys.executable, sys.base_prefix, sysconfig.get_paths()['stdlib'],"
-       " sysconfig.get_paths()['platstdlib'], sys.path]))")
+       " sysconfig.get_paths()['platstdlib'], sys.path, sysconfig.get_config_var('SOABI')]))")
 ANSWER_SECONDS = 30.0
 
 
@@ -37,7 +37,7 @@ class Interpreter(msgspec.Struct, frozen=True):
 
 
 def describe(python: str | None = None) -> Interpreter:
-    """The interpreter `python` (default: ours). Raises ConfigError naming the path when it cannot be run."""
+    """The interpreter `python` (default: ours). Raises ConfigError naming the path when it cannot be run, or cannot run a worker."""
     if python is None or (os.path.realpath(python) == os.path.realpath(sys.executable) and python == sys.executable):
         paths = sysconfig.get_paths()
         found: list[Any] = [sys.executable, sys.base_prefix, paths["stdlib"], paths["platstdlib"], sys.path]
@@ -47,6 +47,10 @@ def describe(python: str | None = None) -> Interpreter:
             found = json.loads(run.stdout)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise ConfigError(f"python is {python!r}, which cannot be run: {error}") from error
+        abi = sysconfig.get_config_var("SOABI")
+        if found[5:] != [abi]:
+            raise ConfigError(f"python is {python!r}, for which extension modules are {str(found[5:])[:80]} and not {abi!r}: a worker "
+                              "needs msgspec as it is here; use an interpreter of the same minor version")
     executable, base_prefix, stdlib, platstdlib = (str(part) for part in found[:4])
     path = [str(entry) for entry in found[4]]
     site_path = [p for p in path if os.path.basename(p) in PACKAGE_FOLDERS and os.path.isdir(p)]

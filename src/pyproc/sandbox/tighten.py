@@ -128,7 +128,7 @@ def _implies(one: Condition, other: Condition) -> bool:
     (mask, value), (asked, wanted) = _fixed(one), _fixed(other)
     if asked:
         return not asked & ~mask and value & asked == wanted
-    return mask >= _whole(other) and other.holds([value] * 6)
+    return not _whole(other) & ~mask and other.holds([value] * 6)
 
 
 def _excluded(given: Sequence[Condition], asked: Sequence[Condition]) -> bool:
@@ -140,7 +140,7 @@ def _excludes(one: Condition, other: Condition) -> bool:
     (mask, value), (asked, wanted) = _fixed(one), _fixed(other)
     if asked:
         return bool((value ^ wanted) & mask & asked)
-    return mask >= _whole(other) and not other.holds([value] * 6)
+    return not _whole(other) & ~mask and not other.holds([value] * 6)
 
 
 def _fixed(condition: Condition) -> tuple[int, int]:

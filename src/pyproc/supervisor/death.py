@@ -7,6 +7,7 @@
 | status SIGKILL otherwise | signal:SIGKILL |
 | status SIGXCPU, SIGXFSZ, SIGSYS | cpu_limit, file_size, seccomp |
 | another signal, or an exit code | signal:NAME, exit:N |
+| no status (Linux before 6.15, where somebody else reaped it) | oom by the counter, what we sent a SIGKILL for, else exit:unknown |
 
 The exit status beats intention: a worker that crashed just before our signal arrived died of its crash.
 """
@@ -17,7 +18,7 @@ import os
 import signal
 from typing import NamedTuple
 
-BY_SIGNAL = {signal.SIGXCPU: "cpu_limit", signal.SIGXFSZ: "file_size", signal.SIGSYS: "seccomp"}
+BY_SIGNAL: dict[int, str] = {signal.SIGXCPU: "cpu_limit", signal.SIGXFSZ: "file_size", signal.SIGSYS: "seccomp"}
 
 
 class Death(NamedTuple):
@@ -30,7 +31,7 @@ class Death(NamedTuple):
 def explain(status: int | None, sent_for: str | None, *, oom: bool) -> Death:
     """The death for a wait status (None: the kernel did not tell), our own kill's reason and the OOM counter."""
     if status is None:
-        return Death(sent_for or "signal:SIGKILL", "the kernel told no exit status")
+        return Death("oom" if oom else sent_for or "exit:unknown", "the kernel told no exit status")
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         try:
@@ -43,6 +44,5 @@ def explain(status: int | None, sent_for: str | None, *, oom: bool) -> Death:
             if sent_for is not None:
                 return Death(sent_for, "SIGKILL, sent by the supervisor")
             return Death("signal:SIGKILL", "SIGKILL, sent by another process")
-        return Death(BY_SIGNAL.get(signal.Signals(number), f"signal:{name}") if number in BY_SIGNAL else f"signal:{name}",
-                     name)
+        return Death(BY_SIGNAL.get(number, f"signal:{name}"), name)
     return Death(f"exit:{os.WEXITSTATUS(status)}", f"exit status {os.WEXITSTATUS(status)}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from enum import Enum
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -134,18 +134,20 @@ class Dialogue:
         if kind == "loaded" and self.phase is Phase.LOADING and value is True:
             self.phase = Phase.SERVING
             return Loaded()
-        if kind == "failed" and self.phase is not Phase.SERVING and isinstance(value, dict):
+        if kind == "failed" and self.phase is not Phase.SERVING:
             return _failure(value)
         if kind == "fork_failed" and self.phase is Phase.SERVING and _whole(value, ERRNO_MAX):
             return ForkFailed(value)
         raise Breach(f"the zygote speaks out of turn while {self.phase.value}")
 
 
-def _failure(failed: dict[str, Any]) -> Message:
-    text = str(failed.get("text", ""))
-    if "layer" in failed:
-        return LayerRefused(str(failed["layer"])[:LAYER_CHARS], text[:REASON_CHARS])
-    return ScriptFailed(text, text.strip().rpartition("\n")[2][:REASON_CHARS], _refused(failed.get("refused")))
+def _failure(told: object) -> Message:
+    match told:
+        case {"layer": str(layer), "text": str(text), **more} if not more:
+            return LayerRefused(layer[:LAYER_CHARS], text[:REASON_CHARS])
+        case {"text": str(text), "refused": refused, **more} if not more:
+            return ScriptFailed(text, text.strip().rpartition("\n")[2][:REASON_CHARS], _refused(refused))
+    raise Breach("the zygote's failure is neither a layer's nor the script's")
 
 
 def _refused(told: object) -> Refused | None:

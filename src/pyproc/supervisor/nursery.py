@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import platform
@@ -18,6 +19,7 @@ from pyproc.supervisor.spec import WorkerSpec
 from pyproc.supervisor.tree import Origin, Owner, Tree
 
 log = logging.getLogger("pyproc")
+_ordinals = itertools.count(os.getpid())  # of all trees of this process: those of root have a uid each
 
 
 class Nursery:
@@ -40,14 +42,14 @@ class Nursery:
         for remark in first.remarks:
             log.warning("profile_remark pool=%s text=%s", spec.name, printable(remark))
 
-    def plant(self, owner: Owner, ordinal: int) -> Tree:
+    def plant(self, owner: Owner) -> Tree:
         """Boot one zygote. Raises ConfigError, ProtectionUnavailable."""
-        return Tree(owner, self._loop, self._plan(ordinal), self._interpreter, self._origin)
+        return Tree(owner, self._loop, self._plan(next(_ordinals)), self._interpreter, self._origin)
 
     def _plan(self, ordinal: int) -> plans.Plan:
         spec = self._spec
         return plans.build(
             sandbox=spec.sandbox, limits=spec.limits, interpreter=self._interpreter, granted=self._granted,
             landlock_abi=self._abi, environment=spec.environment, script=spec.script, source=spec.source,
-            preload=spec.preload, workers=1 if spec.solo else spec.workers, ordinal=os.getpid() + ordinal,
+            preload=spec.preload, workers=1 if spec.solo else spec.workers, ordinal=ordinal,
             solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=self._cgroups)

@@ -52,9 +52,9 @@ class Patience(NamedTuple):
 
 
 class Starts:
-    """Keeps as many workers coming as the population wants. `plant(owner, ordinal)` makes a tree."""
+    """Keeps as many workers coming as the population wants. `plant(owner)` makes a tree."""
 
-    def __init__(self, owner: Owner, shared: Shared, plant: Callable[[TreeOwner, int], Tree], patience: Patience) -> None:
+    def __init__(self, owner: Owner, shared: Shared, plant: Callable[[TreeOwner], Tree], patience: Patience) -> None:
         self._owner = owner
         self._spec, self._population, self._loop, self._groups = shared
         self._plant = plant
@@ -66,7 +66,7 @@ class Starts:
         wanted = self._population.wanted if self._spec.solo else 1
         while len(self._population.trees) < wanted and not self._population.closing:
             try:
-                tree = self._plant(self, self._made)
+                tree = self._plant(self)
             except PyprocError as error:
                 self._owner.broke(error)
                 return

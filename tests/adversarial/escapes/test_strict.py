@@ -6,12 +6,9 @@ import sys
 
 import pytest
 
+import pyproc
 from pyproc.attack import corpus, run
 from pyproc.attack.targets import Targets
-
-pyproc = pytest.importorskip("pyproc")
-if not hasattr(pyproc, "Pool"):
-    pytest.skip("pyproc has no Pool yet", allow_module_level=True)
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="a sandbox needs a Linux kernel"),

@@ -48,8 +48,7 @@ def test_each_wider_key_is_named_and_the_narrower_is_not(key: str, wider: Policy
 
 def test_every_limit_is_compared() -> None:
     for name in Limits.__slots__:
-        wider = Limits(cpus=2.0)
-        setattr(wider, name, getattr(wider, name) + 1)
+        wider = Limits(**{"cpus": 2.0, name: getattr(BASE.limits, name) + 1})
         assert [found.key for found in loosened(BASE, of(limits=wider))] == [f"limits.{name}"]
 
 
@@ -97,6 +96,8 @@ on_one = st.lists(conditions.filter(lambda c: c.index == 0), max_size=2).map(tup
 @settings(max_examples=300)
 @given(on_one, on_one, st.sampled_from((ALLOW, ERRNO | 1)), on_one)
 @example((masked(2**32, 64),), (masked(2**32, 32),), ALLOW, (masked(2**32, 64),))  # an int's upper half is not looked at
+@example((Condition(0, "SCMP_CMP_LT", 5, 0, 32),), (masked(2**32, 64),), ALLOW, (Condition(0, "SCMP_CMP_EQ", 1),))  # no whole value
+@example((), (masked(2**32, 64),), ERRNO | 1, (Condition(0, "SCMP_CMP_GE", 5, 0, 32),))
 def test_a_condition_implies_no_more_than_it_says(asked: Found, given_: Found, answer: int, before: Found) -> None:
     base = Profile("x86_64", ERRNO | 1, (Rule("ioctl", 16, answer, before), Rule("ioctl", 16, ALLOW, asked)))
     wanted = Profile("x86_64", ERRNO | 1, (Rule("ioctl", 16, ALLOW, given_),))

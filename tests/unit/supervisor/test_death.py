@@ -25,7 +25,8 @@ ROWS = [  # wait status, what our own kill was for, the group counts an OOM kill
     (signal.SIGXFSZ | CORE, None, False, "file_size"),
     (signal.SIGSYS | CORE, None, False, "seccomp"),
     (40, None, False, "signal:SIG40"),
-    (None, None, False, "signal:SIGKILL"),
+    (None, None, False, "exit:unknown"),
+    (None, None, True, "oom"),
     (None, "retired", False, "retired"),
 ]
 

@@ -27,7 +27,7 @@ APPLIED: dict[str, Any] = {"applied": ["mdwe"]}
 LISTENER: dict[str, Any] = {"listener": 5}
 LOADED: dict[str, Any] = {"loaded": True}
 LAYER: dict[str, Any] = {"failed": {"layer": "landlock", "text": "no"}}
-SCRIPT: dict[str, Any] = {"failed": {"script": "a.py", "kind": "ValueError", "text": "Traceback\nValueError: x\n"}}
+SCRIPT: dict[str, Any] = {"failed": {"text": "Traceback\nValueError: x\n", "refused": None}}
 FORK: dict[str, Any] = {"fork_failed": 11}
 BEFORE: dict[Phase, list[dict[str, Any]]] = {
     Phase.BOOTING: [], Phase.CONFINED: [APPLIED], Phase.LOADING: [APPLIED, LISTENER], Phase.SERVING: [APPLIED, LISTENER, LOADED]}
@@ -43,7 +43,8 @@ PERMITTED: dict[Phase, list[tuple[dict[str, Any], Message, Phase]]] = {
 }
 SAYINGS = [APPLIED, {"applied": "mdwe"}, {"applied": [1]}, {"applied": {}}, LISTENER,
            {"listener": -1}, {"listener": True}, {"listener": 1 << 40}, {"listener": "5"}, LOADED, {"loaded": 1},
-           {"loaded": False}, LAYER, SCRIPT, {"failed": "x"}, FORK, {"fork_failed": "11"}, {"fork_failed": 1 << 20}, {},
+           {"loaded": False}, LAYER, SCRIPT, {"failed": "x"}, {"failed": {"text": "E"}}, {"failed": {"text": 1, "refused": None}},
+           {"failed": {"layer": "seccomp", "text": "no", "more": 1}}, FORK, {"fork_failed": "11"}, {"fork_failed": 1 << 20}, {},
            {"unknown": 1}, {**LISTENER, **LOADED}]
 
 
@@ -108,7 +109,7 @@ def test_a_length_beyond_the_limit_is_refused_before_its_bytes_come() -> None:
 def test_texts_are_cut() -> None:
     [layer] = at(Phase.LOADING).receive(framed({"failed": {"layer": "x" * 9000, "text": "y" * 9000}}))
     assert isinstance(layer, LayerRefused) and len(layer.layer) <= 100 and len(layer.text) == REASON_CHARS
-    [script] = at(Phase.LOADING).receive(framed({"failed": {"script": "s" * 9000, "text": "a\n" + "y" * 9000}}))
+    [script] = at(Phase.LOADING).receive(framed({"failed": {"text": "a\n" + "y" * 9000, "refused": None}}))
     assert isinstance(script, ScriptFailed) and len(script.last) == REASON_CHARS
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +66,7 @@ class Served:
         registry.add(lambda body: body, name="echo")
         registry.freeze()
         self.listener = standalone.listen(str(self.path))
-        self.server = server.Server(self.listener, registry, None, server.Log("error"))
+        self.server = server.Server(self.listener, registry, None, server.Log("error"), lambda: None)
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
         self.clients: list[Client] = []
@@ -242,3 +245,27 @@ def test_a_stop_finishes_the_running_call_and_refuses_the_rest(tmp_path: Path) -
         finally:
             child.kill()
     assert not path.exists()
+
+
+def test_without_a_descriptor_it_waits_and_then_serves(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    failed = threading.Semaphore(0)
+
+    def write(level: str, event: str, **fields: Any) -> None:
+        assert (event, fields) == ("accept_failed", {"errno": errno.EMFILE})
+        told.append(time.monotonic())
+        failed.release()
+
+    monkeypatch.setattr(served.server._log, "write", write)
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        client.connect(str(served.path))
+        for _ in range(3):
+            assert failed.acquire(timeout=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert told[2] - told[0] > server.FULL_SECONDS
+    with client:
+        assert served.client().ask(1, "echo", 1)["body"] == 1
