@@ -42,7 +42,7 @@ bench: venv  ## latency and throughput of a call here, beside the bare socket
 	$(VENV)/pyproc bench $(OPTIONS)
 
 soak: venv-test  ## the sampled tests in full: 1,000 killed workers, 2 million compared filter decisions, the corpus in each tier
-	PYPROC_SOAK=1000 $(VENV)/python -m pytest tests/integration -k killed_workers --timeout 3000
+	PYPROC_SOAK=1000 $(VENV)/python -m pytest tests/integration -k "killed_workers or interrupt" --timeout 3000
 	PYPROC_SOAK=1 $(VENV)/python -m pytest tests/integration/test_missing_layers.py -k lower_tier --timeout 3000
 	PYPROC_SOAK=2000000 $(VENV)/python -m pytest tests/unit/sandbox --timeout 3000
 

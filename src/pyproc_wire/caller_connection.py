@@ -167,6 +167,12 @@ class CallerConnection:
             self._open[id] = NO_STREAM
         return header(size) + payload
 
+    def withdraw(self, id: int) -> None:
+        """Forget a request that was not sent; nothing if there is none."""
+        if self._open.pop(id, NO_STREAM) != NO_STREAM:
+            self._streams -= 1
+            self._watch_for_brief()
+
     def _refuse_request(self, id: int, deadline_ms: int | None) -> NoReturn:
         if not self._may_ask:
             self._refuse_to_send(REQUEST)

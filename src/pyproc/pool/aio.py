@@ -60,10 +60,15 @@ class AsyncPool:
     async def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        worker, span = core.lend(method, timeout)
-        if worker is None:
-            worker, body, span = await self._wait(method, body, span)
-        frame = core.begin(worker, method, body, span, False)
+        worker = span = None
+        try:
+            worker, span = core.lend(method, timeout)
+            if worker is None:
+                worker, body, span = await self._wait(method, body, span)
+            frame = core.begin(worker, method, body, span, False)
+        except BaseException as error:
+            core.not_begun(worker, span, error)
+            raise
         id = worker.call_id
         try:
             await self._send(worker, frame)
@@ -86,10 +91,15 @@ class AsyncPool:
                      timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
         """The parts of a generator as they come; closing it cancels the call."""
         core = self._core
-        worker, span = core.lend(method, timeout)
-        if worker is None:
-            worker, body, span = await self._wait(method, body, span, stream=True)
-        frame = core.begin(worker, method, body, span, True)
+        worker = span = None
+        try:
+            worker, span = core.lend(method, timeout)
+            if worker is None:
+                worker, body, span = await self._wait(method, body, span, stream=True)
+            frame = core.begin(worker, method, body, span, True)
+        except BaseException as error:
+            core.not_begun(worker, span, error)
+            raise
         id, taken = worker.call_id, 0
         try:
             async with self._losing(worker):
@@ -145,16 +155,15 @@ class AsyncPool:
                 core.forsake(waiter)
 
         waiter = Waiter(wake, monotonic() + span.seconds)
-        core.queue(waiter, method, body, span, stream=stream)
         try:
-            async with asyncio.timeout(max(0.0, waiter.deadline - monotonic())):
-                await woken.wait()
-        except TimeoutError:
-            pass
+            core.queue(waiter, method, body, span, stream=stream)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, waiter.deadline - monotonic())):
+                    await woken.wait()
+            return core.granted(waiter, method)
         except BaseException:
-            core.forsake(waiter)
+            core.interrupted(waiter)
             raise
-        return core.granted(waiter, method)
 
     async def _send(self, worker: Worker, frame: bytes) -> None:
         channel = worker.channel

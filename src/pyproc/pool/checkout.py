@@ -4,6 +4,10 @@ An idle worker is taken without a lock (deque.pop is atomic) unless somebody is 
 first in the queue. Both sides append first and look then, which excludes a lost wake-up: whoever comes second sees what the
 first one appended.
 
+No worker is lost to a signal handler that raises (Ctrl-C). CPython runs handlers when a function is entered, after a call into C
+and at a backward jump, and not in the step of a `for`: `take` takes by one, so that the worker stands in a name at once. Who
+gives one back appends it in the same breath in which the call ends (`Core.over`).
+
 A wait ends once, by whoever calls `leave` first: with the worker that was given, or with None because the pool ended, the
 time was over, or the caller went.
 """
@@ -26,10 +30,11 @@ RETRY_SECONDS = 0.05  # told to a caller whom a full queue refused
 
 class Waiter:
     """One queued call. `wake` is called from whatever thread gives a worker back, and does not raise: others are woken after it.
+    `over`: it is not accepted yet, or begins, or was counted as one that does not.
     `worker` is what was given, and stays what it is from `leave` on; `deadline` stands on time.monotonic(), and is `watched` where
     whoever waits has no clock of its own: `wake` may be called twice then."""
 
-    __slots__ = ("body", "deadline", "left", "wake", "watched", "worker")
+    __slots__ = ("body", "deadline", "left", "over", "wake", "watched", "worker")
 
     def __init__(self, wake: Callable[[], None], deadline: float, *, watched: bool = False) -> None:
         self.wake = wake
@@ -38,56 +43,52 @@ class Waiter:
         self.body = Raw(b"")
         self.worker: Worker | None = None
         self.left = False
+        self.over = True
 
 
 class Checkout:
-    """The idle workers of a pool, and the calls that wait for one: at most `limit`, each accepted as it joins."""
+    """The idle workers of a pool, and the calls that wait for one: at most `limit`, each accepted as it joins. Whoever appends to
+    `idle` calls `match` then if there are `waiters`."""
 
     def __init__(self, limit: int, ledger: Ledger) -> None:
         self.limit = limit
         self._ledger = ledger
-        self._idle: deque[Worker] = deque()
-        self._waiters: deque[Waiter] = deque()
+        self.idle: deque[Worker] = deque()
+        self._takings = iter(self.idle.pop, None)
+        self.waiters: deque[Waiter] = deque()
         self._lock = threading.Lock()
 
     @property
     def queued(self) -> int:
         """Calls that wait."""
-        return len(self._waiters)
+        return len(self.waiters)
 
     @property
     def is_full(self) -> bool:
         """Whether a call that came now would be refused."""
-        return not self._idle and len(self._waiters) >= self.limit
+        return not self.idle and len(self.waiters) >= self.limit
 
     def take(self) -> Worker | None:
         """An idle worker, or None when the call has to queue."""
-        while not self._waiters:
-            try:
-                worker = self._idle.pop()
-            except IndexError:
-                return None
-            if worker.doomed is None:
-                return worker
-        return None
+        return None if self.waiters else self._taken()
 
     def give(self, worker: Worker) -> None:
         """`worker` is idle."""
-        self._idle.append(worker)
-        if self._waiters:
-            self._match()
+        self.idle.append(worker)
+        if self.waiters:
+            self.match()
 
     def withdraw(self, worker: Worker) -> bool:
         """`worker` ended; whether it was idle. If somebody is using it, its channel tells them."""
         try:
-            self._idle.remove(worker)
+            self.idle.remove(worker)
         except ValueError:
             return False
         return True
 
     def check_room(self) -> None:
         """Raise ResourceExhausted if one more would not find room: before any work is done for it."""
-        if len(self._waiters) >= self.limit:
+        if len(self.waiters) >= self.limit:
             raise ResourceExhausted(f"queue is full with {self.limit} calls; try again later or give the pool more workers",
                                     bound="queue", retry_after=RETRY_SECONDS)
 
@@ -96,9 +97,10 @@ class Checkout:
         with self._lock:
             self.check_room()
             self._ledger.accepted += 1  # before anybody can finish it
-            self._waiters.append(waiter)
-        if self._idle:
-            self._match()
+            waiter.over = False
+            self.waiters.append(waiter)
+        if self.idle:
+            self.match()
 
     def leave(self, waiter: Waiter) -> bool:
         """End the wait; True for the first who does, to whom the call belongs with the worker that was given."""
@@ -108,7 +110,7 @@ class Checkout:
             waiter.left = True
             if waiter.worker is None:
                 try:
-                    self._waiters.remove(waiter)
+                    self.waiters.remove(waiter)
                 except ValueError:  # dismissed
                     pass
             return True
@@ -117,7 +119,7 @@ class Checkout:
         """Wake those of the watched whose deadline has come; the earliest one of the others."""
         earliest, late = math.inf, []
         with self._lock:
-            for waiter in self._waiters:
+            for waiter in self.waiters:
                 if not waiter.watched:
                     continue
                 if waiter.deadline > now:
@@ -132,23 +134,36 @@ class Checkout:
     def dismiss(self) -> None:
         """Nobody will be served: wake all who wait, with nothing."""
         with self._lock:
-            waiting, self._waiters = self._waiters, deque()
+            waiting, self.waiters = self.waiters, deque()
         for waiter in waiting:
             waiter.wake()
 
     def forget(self) -> None:
         """After a fork, in the child: nobody here waits or is lent."""
-        self._idle.clear()
-        self._waiters.clear()
+        self.idle.clear()
+        self.waiters.clear()
 
-    def _match(self) -> None:
-        woken = []
-        with self._lock:
-            while self._waiters and self._idle:
-                worker = self._idle.popleft()
-                if worker.doomed is None:
-                    waiter = self._waiters.popleft()
+    def match(self) -> None:
+        """Give idle workers to those who wait."""
+        woken: list[Waiter] = []
+        try:
+            with self._lock:
+                while self.waiters and (worker := self._taken()) is not None:
+                    waiter = self.waiters[0]
                     waiter.worker = worker
-                    woken.append(waiter)
-        for waiter in woken:
-            waiter.wake()
+                    woken += (waiter,)
+                    self.waiters.popleft()
+        finally:
+            for waiter in woken:
+                waiter.wake()
+
+    def _taken(self) -> Worker | None:
+        """An idle worker, whoever waits."""
+        while True:
+            try:
+                for worker in self._takings:  # noqa: B007 - see above
+                    break
+            except IndexError:
+                return None
+            if worker.doomed is None:
+                return worker

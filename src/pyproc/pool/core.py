@@ -3,7 +3,7 @@
     lend a worker, or queue (checkout) -> begin -> [the face sends, and receives events] -> finish | lost | abandoned
 
 Each accepted call is counted once at its begin and once at its end, whatever that is. A refusal is a typed error, never a
-hang. What is done for each call is written out in `begin`, `finish` and `give_back`; all else is in other functions.
+hang. What is done for each call is written out in `begin`, `succeeded` and `over`; all else is in other functions.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class Core:
         self.checkout.leave(waiter)
         worker, left = waiter.worker, waiter.deadline - monotonic()
         if worker is not None and left > 0:
-            return worker, waiter.body, Span.of(left, new=0)
+            span = Span.of(left, new=0)
+            waiter.over = True  # from here on the worker is the caller's
+            return worker, waiter.body, span
         error = self._closed_error() if worker is None else None
         if error is None:
             error = DeadlineExceeded(f"call of {method!r} found no idle worker in time; give the pool more workers or time")
@@ -139,11 +141,16 @@ class Core:
         raise error
 
     def forsake(self, waiter: Waiter) -> bool:
-        """Whoever waited goes for a reason of its own: the queued call is cancelled, unless its wait has ended already."""
+        """The queued call is cancelled, unless its wait has ended already."""
         if not self.checkout.leave(waiter):
             return False
         self.withdrawn(waiter, "cancelled")
         return True
+
+    def interrupted(self, waiter: Waiter) -> None:
+        """Whoever waited goes for a reason of its own, also while it was told how its wait ended."""
+        self.checkout.leave(waiter)
+        self.withdrawn(waiter, "cancelled")
 
     def watch(self, deadline: float) -> None:
         """Have the supervision thread look at the deadlines when this one has come."""
@@ -157,6 +164,9 @@ class Core:
 
     def withdrawn(self, waiter: Waiter, code: str) -> None:
         """A queued call, whose wait was ended by the caller of this, does not begin."""
+        if waiter.over:
+            return
+        waiter.over = True
         self.ledger.count(code)
         if waiter.worker is not None:
             self.give_back(waiter.worker)
@@ -184,18 +194,16 @@ class Core:
         return self.checkout.take(), span
 
     def begin(self, worker: Worker, method: str, body: Any, span: Span, stream: bool) -> bytes:  # noqa: FBT001 - as `request`
-        """Encode the request and arm the deadline; the worker is busy from here on. Raises CallError; gives
-        the worker back then."""
+        """Encode the request and arm the deadline; the worker is busy from here on. Whatever is raised goes to `not_begun`."""
         id = next(worker.ids)
         seconds, milliseconds, new = span
         worker.deadline = deadline = monotonic() + seconds
         try:
             frame = worker.connection.request(id, method, body, milliseconds, stream)
-        except BaseException as error:
-            self.give_back(worker)
-            self._not_begun(error, span)
+        except BaseException:
+            worker.connection.withdraw(id)
             raise
-        worker.calls += 1
+        worker.calls += 1  # no call is made in these four, and so no signal handler runs: the call is begun, or it is not
         worker.method = method
         worker.call_id = id
         self.ledger.accepted += new
@@ -205,22 +213,45 @@ class Core:
             supervisor.poke()
         return frame
 
-    def _not_begun(self, error: BaseException, span: Span) -> None:
-        """The request could not be made: raise what the caller is told, if that is not `error`."""
+    def not_begun(self, worker: Worker | None, span: Span | None, error: BaseException) -> None:
+        """Of `error`, which came before the request was sent to the worker that was lent, if one was: the call is counted as what it
+        became, and the worker given back. Raises what the caller is told, if that is not `error`."""
+        if worker is None or span is None:
+            return
+        if worker.call_id:
+            self.left(worker, worker.call_id)  # an interrupt, and it has begun
+            return
         told = unsendable(error) if isinstance(error, UNSENDABLE) else None
-        if not span.new:  # an interrupt, as the body of a queued call is encoded: it was accepted
+        if not span.new:  # it was accepted when it queued
             self.ledger.count(told.code if told else "cancelled")
         elif told is not None:
             self.ledger.reject(told)
+        self.give_back(worker)
         if told is not None:
             raise told from error
 
     def succeeded(self, worker: Worker, output: int) -> None:
-        """The call's value is there, and it wrote `output` bytes: the worker is given back."""
+        """The call's value is there, and it wrote `output` bytes. As `over`, written out."""
         if output:
             self.supervisor.drain(worker)
+        if worker.calls >= worker.milestone:
+            self._pass_milestone(worker)
+        checkout = self.checkout
         self.ledger.ok += 1
-        self.give_back(worker)
+        worker.call_id = 0
+        checkout.idle.append(worker)
+        if worker.doomed is not None or checkout.waiters:
+            self._lend_on(worker)
+
+    def over(self, worker: Worker, code: str) -> None:
+        """The call ended with the error `code`: it is counted, and the worker lent to the next one. An interrupt (see `checkout`) comes
+        before both, and the call is cancelled (`left`), or after both."""
+        if worker.calls >= worker.milestone:
+            self._pass_milestone(worker)
+        self.ledger.count(code)
+        worker.call_id = 0
+        self.checkout.idle.append(worker)
+        self._lend_on(worker)
 
     def finish(self, worker: Worker, event: Succeeded | Failed) -> Any:
         """The value of a success, or raise the error of a failure; the worker is given back first. Raises CallError, and
@@ -232,28 +263,28 @@ class Core:
                 value = worker.connection.value(event.body)
             except LocalProtocolError as error:  # an array, where there is no numpy
                 told = failures.unreadable(self.options.name, worker, error)
-                self.ledger.count(told.code)
-                self.give_back(worker)
+                self.over(worker, told.code)
                 raise told from error
             self.succeeded(worker, event.output)
             return value
         if event.output:
             self.supervisor.drain(worker)
         failure = failures.failed(self.supervisor.policy, self.options.name, worker, event)
-        self.ledger.count(failure.code)
-        self.give_back(worker)
+        self.over(worker, failure.code)
         raise failure
 
     def give_back(self, worker: Worker) -> None:
-        """The call is over: lend the worker to the next one, or retire it."""
+        """The worker is idle: its call, which was counted, is over, or did not begin."""
         worker.call_id = 0
-        if worker.doomed is not None:
+        self.checkout.idle.append(worker)
+        self._lend_on(worker)
+
+    def _lend_on(self, worker: Worker) -> None:
+        """`worker` has just become idle."""
+        if worker.doomed is not None and self.checkout.withdraw(worker):
             self._close_ended(worker)
-            return
-        if worker.calls >= worker.milestone:
-            self._pass_milestone(worker)
-        else:
-            self.checkout.give(worker)
+        if self.checkout.waiters:
+            self.checkout.match()
 
     def _close_ended(self, worker: Worker) -> None:
         """Of a worker that is ending, or has ended, after its call."""
@@ -262,7 +293,7 @@ class Core:
                 worker.channel.close()
 
     def _pass_milestone(self, worker: Worker) -> None:
-        """What is done after a worker's first call, and once in many."""
+        """What is done at the end of a worker's first call, of its last one, and of one in many."""
         if worker is self.supervisor.tried:
             self.supervisor.proven()
         if self._max_requests and worker.calls >= self._max_requests:
@@ -270,7 +301,6 @@ class Core:
             return
         worker.milestone = min(worker.calls + polling.CALLS, self._max_requests or math.inf)
         worker.channel.lively = threading.active_count() <= 1 + len(_live)  # none but the main one and those that supervise
-        self.checkout.give(worker)
 
     def part(self, worker: Worker, event: Part) -> Any:
         """The value of one part of a stream. Raises CallError, RemoteProtocolError."""
@@ -292,6 +322,8 @@ class Core:
     def left(self, worker: Worker, id: int) -> None:
         """The caller goes for a reason of its own: call `id` is cancelled, unless it is over."""
         if worker.call_id != id:
+            if self.checkout.waiters:
+                self.checkout.match()  # an interrupt came between the end of the call and this
             return
         self.ledger.cancelled += 1
         with worker.holding:

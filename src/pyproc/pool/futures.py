@@ -90,7 +90,11 @@ class Submission(Future[Any]):
             core.withdrawn(waiter, "cancelled")
             return False
         worker, body, span = core.granted(waiter, self.method)
-        self.begun = worker, core.begin(worker, self.method, body, span, False)
+        try:
+            self.begun = worker, core.begin(worker, self.method, body, span, False)
+        except BaseException as error:
+            core.not_begun(worker, span, error)
+            raise
         return True
 
     def fail(self, error: Exception) -> None:
@@ -120,11 +124,8 @@ class Submissions:
         """The call's future, which holds its refusal too."""
         call = Submission(self._core, method)
         try:
-            worker, span = self._core.lend(method, timeout)
-            if worker is None:
-                self._queue(call, body, span)
-                return call
-            call.begun = worker, self._core.begin(worker, method, body, span, False)
+            if not self._begin(call, body, timeout):
+                return call  # it stands in the queue
         except Exception as error:  # noqa: BLE001 - as above
             call.set_exception(error)
             call.taken()
@@ -136,6 +137,20 @@ class Submissions:
     def close(self) -> None:
         """No thread is started any more; what runs goes on."""
         self._threads.shutdown(wait=False)
+
+    def _begin(self, call: Submission, body: Any, timeout: float | str | None) -> bool:
+        """Whether it has begun. Raises what `submit` is refused with."""
+        core, worker, span = self._core, None, None
+        try:
+            worker, span = core.lend(call.method, timeout)
+            if worker is None:
+                self._queue(call, body, span)
+                return False
+            call.begun = worker, core.begin(worker, call.method, body, span, False)
+        except BaseException as error:
+            core.not_begun(worker, span, error)
+            raise
+        return True
 
     def _queue(self, call: Submission, body: Any, span: Span) -> None:
         deadline = monotonic() + span.seconds

@@ -48,10 +48,15 @@ class Pool:
     def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        worker, span = core.lend(method, timeout)
-        if worker is None:
-            worker, body, span = self._wait(method, body, span)
-        frame = core.begin(worker, method, body, span, False)
+        worker = span = None
+        try:
+            worker, span = core.lend(method, timeout)
+            if worker is None:
+                worker, body, span = self._wait(method, body, span)
+            frame = core.begin(worker, method, body, span, False)
+        except BaseException as error:
+            core.not_begun(worker, span, error)
+            raise
         id = worker.call_id
         try:
             channel = worker.channel
@@ -82,21 +87,26 @@ class Pool:
         gate = threading.Lock()
         gate.acquire()
         waiter = Waiter(gate.release, monotonic() + span.seconds)
-        core.queue(waiter, method, body, span, stream=stream)
         try:
+            core.queue(waiter, method, body, span, stream=stream)
             gate.acquire(timeout=max(0.0, waiter.deadline - monotonic()))
+            return core.granted(waiter, method)
         except BaseException:
-            core.forsake(waiter)
+            core.interrupted(waiter)
             raise
-        return core.granted(waiter, method)
 
     def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
         """The parts of a generator as they come; closing the iterator cancels the call."""
         core = self._core
-        worker, span = core.lend(method, timeout)
-        if worker is None:
-            worker, body, span = self._wait(method, body, span, stream=True)
-        frame = core.begin(worker, method, body, span, True)
+        worker = span = None
+        try:
+            worker, span = core.lend(method, timeout)
+            if worker is None:
+                worker, body, span = self._wait(method, body, span, stream=True)
+            frame = core.begin(worker, method, body, span, True)
+        except BaseException as error:
+            core.not_begun(worker, span, error)
+            raise
         id, taken, channel, ended = worker.call_id, 0, worker.channel, worker.finished.is_set
         try:
             with core.losing(worker):
