@@ -3,7 +3,7 @@ counted once.
 
 A profile function raises instead of a signal handler: it is told of each function that is entered and of each return from C, which
 is where CPython looks for signals (`pool.checkout`; backward jumps, which a call has none of that matters, come on top). Of the
-places a run takes one in STEP, from a random first one that is printed; PYPROC_SOAK takes all.
+places a run takes one in STEP, from a random first one; PYPROC_SOAK takes all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pyproc import Pool
 SCRIPT = Path(__file__).with_name("subject.py")
 PLACES_MAX = 500
 STEP = 1 if "PYPROC_SOAK" in os.environ else 4
-SEED = int(os.environ.get("PYPROC_SEED", random.SystemRandom().randrange(2**32)))
 
 
 class Interrupt(BaseException):
@@ -64,8 +63,7 @@ def test_an_interrupt_loses_no_worker_and_no_count(way: str, monkeypatch: pytest
             "call": lambda: pool.call("echo", 1), "queued": lambda: queued(pool, monkeypatch),
             "stream": lambda: list(pool.stream("numbers", 1)),
         }
-        place = first = 1 + random.Random(SEED).randrange(STEP)
-        print(f"PYPROC_SEED={SEED}: places {first}, {first + STEP}, …")
+        place = 1 + random.randrange(STEP)
         while interrupted(place, ways[way]):
             assert pool.call("echo", place, timeout=10) == place
             place += STEP

@@ -275,6 +275,8 @@ class Core:
 
     def give_back(self, worker: Worker) -> None:
         """The worker is idle: its call, which was counted, is over, or did not begin."""
+        if worker.calls >= worker.milestone:
+            self._pass_milestone(worker)
         worker.call_id = 0
         self.checkout.idle.append(worker)
         self._lend_on(worker)
