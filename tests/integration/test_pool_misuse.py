@@ -326,3 +326,18 @@ def test_a_worker_that_was_buried_first_is_not_condemned() -> None:
         worker.holding = holding
         assert worker.doomed is None
         assert pool.call("echo", 1) == 1
+
+
+def test_a_layer_that_is_off_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    lax = Sandbox(layers={"mdwe": "off", "parent_death": "off"})
+    with Pool(pathlib.Path(__file__).with_name("subject.py"), sandbox=lax, name="lax"):
+        pass
+    assert "layers_off pool=lax layers=parent_death,mdwe" in [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("way", ["itself", "below", "link"])
+def test_the_machines_processes_are_never_shown(way: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "link").symlink_to("/proc/self")
+    path = {"itself": "/proc", "below": "/proc/sys", "link": str(tmp_path / "link")}[way]
+    with pytest.raises(ConfigError, match="shows every process"):
+        Pool(pathlib.Path(__file__).with_name("subject.py"), sandbox=Sandbox(read=[path]))

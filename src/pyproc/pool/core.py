@@ -22,6 +22,7 @@ from typing import Any
 from msgspec import Raw
 
 from pyproc.errors import (
+    SHUTDOWN,
     CallError,
     DeadlineExceeded,
     NotFound,
@@ -66,7 +67,7 @@ class Core:
             raise
         except BaseException:  # Ctrl-C
             self.supervisor.end()
-            self.closed = Unavailable("the pool was not started")
+            self.closed = Unavailable("the pool was not started", reason=SHUTDOWN)
             raise
 
     # Told by the supervisor.
@@ -376,7 +377,7 @@ class Core:
         if self.owner == os.getpid():
             self.closing = True
             if self.closed is None:
-                self.failed(Unavailable("the pool is closing"))  # no further call begins within the grace
+                self.failed(Unavailable("the pool is closing", reason=SHUTDOWN))  # no further call begins within the grace
             self.supervisor.close(grace)
 
     def forget(self) -> None:

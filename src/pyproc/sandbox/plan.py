@@ -102,6 +102,8 @@ def build(
     for path in sandbox.read:
         if not os.path.exists(path):
             raise ConfigError(f"sandbox.read names {path!r}, which does not exist; remove it or create it")
+        if beneath(os.path.realpath(path), "/proc"):
+            raise ConfigError(f"sandbox.read names {path!r}, which shows every process of this machine; remove it")
     if uid == 0:
         refuse_unreachable(decided, interpreter, host_uid, sandbox.read)
     template, marks = derive.worker_template(rules)

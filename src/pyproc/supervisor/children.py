@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from pyproc.errors import PyprocError, Unavailable
+from pyproc.errors import SHUTDOWN, PyprocError, Unavailable
 from pyproc.host import cgroup, pidfd
 from pyproc.sandbox import plan as plans
 from pyproc.sandbox.verdict import Policy
@@ -267,7 +267,7 @@ class Supervisor:
         population.first.set()
         self._loop.close()
         self._ended.set()
-        self._pool.failed(population.broken or Unavailable("the pool is closed"))
+        self._pool.failed(population.broken or Unavailable("the pool is closed", reason=SHUTDOWN))
         self._pool.ended()
 
 
