@@ -16,6 +16,7 @@ ThreadPoolExecutor's.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -27,14 +28,16 @@ from pyproc.errors import ConfigError, InvalidArgument, PyprocError
 from pyproc.pool.converse import converse
 from pyproc.pool.converse import wait as wait_for_worker
 from pyproc.pool.core import Core
+from pyproc.pool.options import NO_CLOUDPICKLE
 from pyproc.sandbox import interpreter, plan
 from pyproc_wire.pickled import EACH, PICKLE, PICKLED
 
 T = TypeVar("T")
 
-ON_THIS_SIDE: Final = frozenset({("distributed.worker", "_run_task_simple"), ("distributed.worker", "apply_function_simple")})
-"""Functions that a Dask worker wraps around a task, which is their first argument. What they return holds classes and exceptions,
-and is for that process alone: they run in it, and the task in the sandbox."""
+DASK_WORKER: Final = "distributed.worker"
+WRAPPERS: Final = ("_run_task_simple", "apply_function_simple")
+"""Functions of DASK_WORKER that wrap a task, their first argument. What they return holds classes and exceptions, for that process
+alone: they run in it, and the task in the sandbox."""
 
 
 class _Each:
@@ -55,7 +58,7 @@ class FunctionSender:
         try:
             from pyproc.pool.pickling import pickler
         except ModuleNotFoundError as error:
-            raise ConfigError(f"an executor needs {error.name}; pip install pyproc-supervisor[pickle]") from error
+            raise ConfigError(NO_CLOUDPICKLE) from error
         spec = core.options.spec
         if core.options.queue < spec.workers:
             raise ConfigError(f"queue is {core.options.queue}, and an executor needs room for each of {spec.workers} workers while "
@@ -69,7 +72,7 @@ class FunctionSender:
 
     def prepare(self, fn: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Callable[[], Any]:
         """What a thread is to do, with the arguments as they are now; what cannot be pickled is said by the future."""
-        if (getattr(fn, "__module__", None), getattr(fn, "__name__", None)) in ON_THIS_SIDE and arguments:
+        if arguments and _wraps_a_task(fn):
             task = arguments[0]
             return partial(fn, lambda *rest, **more: self.prepare(task, rest, more)(), *arguments[1:], **keywords)
         each = isinstance(fn, _Each)
@@ -148,6 +151,12 @@ class SandboxExecutor(Executor):
 
 
 _wait = wait  # `shutdown` has a parameter of this name
+
+
+def _wraps_a_task(fn: object) -> bool:
+    """By identity: what a function says of itself is no reason to run it on this side."""
+    dask = sys.modules.get(DASK_WORKER)
+    return dask is not None and any(fn is getattr(dask, name, None) for name in WRAPPERS)
 
 
 def _refuse(error: PyprocError, cause: BaseException) -> NoReturn:

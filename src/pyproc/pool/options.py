@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from inspect import signature
 from typing import TypedDict, TypeVar, Unpack
 
@@ -18,6 +19,7 @@ from pyproc.supervisor.spec import WorkerSpec
 
 SOURCE_BYTES = 16 << 20  # a script beyond this is not a script
 QUEUE_DEFAULT = 1000  # calls
+NO_CLOUDPICKLE = "an executor needs cloudpickle; pip install pyproc-supervisor[pickle]"
 FOR_FUNCTIONS = ("pickle", "cloudpickle")  # what a worker needs to load a function; imported once, before the fork
 
 
@@ -92,6 +94,8 @@ def _read(
         raise ConfigError(f"zygote is {shown(zygote)}; write True or False")
     preloaded = values.modules("preload", preload)
     if script is None:  # functions are all that is called, by way of `pool.executor`
+        if find_spec("cloudpickle") is None:
+            raise ConfigError(NO_CLOUDPICKLE)
         script, preloaded = os.devnull, (*FOR_FUNCTIONS, *preloaded)
     if not isinstance(script, (str, os.PathLike)) or not isinstance(os.fspath(script), str):
         raise ConfigError(f"script is {shown(script)}; give the path of a Python file as text or as a pathlib.Path")
