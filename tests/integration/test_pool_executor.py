@@ -473,6 +473,11 @@ def test_a_dask_worker_keeps_its_own_part_and_the_task_is_in_the_sandbox(mortal:
         mortal.submit(_run_task_simple, lambda values: 1, {}, 0.0).result(20)
     monkeypatch.setattr(dask, "_run_task_simple", _run_task_simple, raising=False)
     monkeypatch.setitem(sys.modules, dask.__name__, dask)
+    def claims(task: object) -> int:
+        return os.getpid()
+
+    claims.__module__, claims.__name__ = dask.__name__, "_run_task_simple"
+    assert mortal.submit(claims, 1).result(20) != os.getpid()
     told = mortal.submit(_run_task_simple, lambda values: [values["a"], os.getpid()], {"a": 1}, 0.0).result(20)
     assert told["pid"] == os.getpid() and told["type"] is list
     assert told["result"][0] == 1 and told["result"][1] != os.getpid()
