@@ -7,6 +7,7 @@ import asyncio
 import concurrent.futures
 import datetime
 import functools
+import gc
 import itertools
 import logging
 import operator
@@ -17,6 +18,7 @@ import sys
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -374,6 +376,20 @@ def test_a_closed_pool_takes_no_function_and_fails_what_waits() -> None:
     for thread in set(threading.enumerate()) - others:
         thread.join(20)
         assert not thread.is_alive()
+
+
+def test_an_executor_holds_its_pool_and_a_future_its_executor() -> None:
+    executor = Pool(workers=1).executor()
+    gc.collect()
+    assert executor.submit(multiply, 21).result(20) == 42
+    executor._pool.close()  # type: ignore[attr-defined]
+    with Held() as held:
+        future, held_weakly = held.occupied(), weakref.ref(held.executor)
+        del held.executor
+        gc.collect()
+        assert held_weakly() is not None
+        held.release()
+        assert future.result(20) == 2
 
 
 def test_a_forked_child_is_refused(pool: Pool, executor: Executor) -> None:

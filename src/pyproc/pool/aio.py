@@ -205,7 +205,7 @@ class AsyncPool:
 
     def executor(self) -> Executor:
         """As Pool's: `await loop.run_in_executor(pool.executor(), f, x)`."""
-        return self._core.executor()
+        return self._core.executor(self)
 
     def functions(self) -> dict[str, Any]:
         """Name -> schemas and promises, as Pool.functions."""

@@ -383,14 +383,14 @@ class Core:
             warnings.warn(f"unclosed pool {self.options.name!r}; close it, or use `with`", ResourceWarning, source=face, stacklevel=3)
             self.supervisor.end()
 
-    def executor(self) -> Executor:
-        """What a face gives as its executor. Raises ConfigError."""
+    def executor(self, face: object) -> Executor:
+        """What `face` gives as its executor, which holds it. Raises ConfigError."""
         from pyproc.pool.executor import FunctionSender, SandboxExecutor  # when it is asked for, with what it needs
 
         with self._making_sender:
             if self._sender is None:
                 self._sender = FunctionSender(self)
-        return SandboxExecutor(self._sender)
+        return SandboxExecutor(self._sender, face)
 
     def close(self, grace: float) -> None:
         """End every worker. In a forked child: nothing, as it is the parent's pool."""

@@ -112,8 +112,9 @@ class FunctionSender:
 class SandboxExecutor(Executor):
     """Runs functions in a pool's workers. What raises there is FunctionFailed, what dies WorkerLost, and the next one is served."""
 
-    def __init__(self, sender: FunctionSender) -> None:
+    def __init__(self, sender: FunctionSender, pool: object) -> None:
         self._sender = sender
+        self._pool = pool  # which would end if nobody held it; a future holds its executor until it is done
         self._max_workers = sender.workers  # Dask reads it
         self._lock = threading.Lock()
         self._open: set[Future[Any]] = set()
@@ -127,8 +128,11 @@ class SandboxExecutor(Executor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
             future = self._sender.start(work)
             self._open.add(future)
-        future.add_done_callback(self._open.discard)
+        future.add_done_callback(self._settled)
         return future
+
+    def _settled(self, future: Future[Any]) -> None:
+        self._open.discard(future)
 
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1, **more: Any

@@ -38,7 +38,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it ships without t
         if isinstance(obj, ModuleType):
             self._refuse_whole(obj)
         elif isinstance(obj, FunctionType | type):
-            self._send_code(sys.modules.get(obj.__module__))
+            self._send_code(sys.modules.get(getattr(obj, "__module__", None) or ""))
         return super().reducer_override(obj)
 
     def _send_code(self, module: ModuleType | None) -> None:

@@ -144,7 +144,7 @@ class Pool:
     def executor(self) -> Executor:
         """A concurrent.futures.Executor that runs ordinary functions in this pool's workers; what they return comes as data. All
         that a pool gave share its workers; its shutdown leaves the pool open. Raises ConfigError without cloudpickle."""
-        return self._core.executor()
+        return self._core.executor(self)
 
     def functions(self) -> dict[str, Any]:
         """Name -> {"input", "output" (JSON Schemas), "stream", "timeout", "idempotent"}."""
