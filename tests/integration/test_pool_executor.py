@@ -451,7 +451,7 @@ def test_an_async_pool_has_one_too() -> None:
 
 
 def test_joblib_runs_its_batches_in_it(pool: Pool) -> None:
-    joblib = pytest.importorskip("joblib", reason="needs joblib (requirements/test.txt)")
+    import joblib
     from joblib.parallel import ParallelBackendBase
 
     class Backend(ParallelBackendBase):  # type: ignore[misc]
