@@ -99,7 +99,7 @@ def _extend_path(plan: dict[str, Any]) -> None:
 def _load(plan: dict[str, Any]) -> None:
     """Run the script."""
     from pyproc_wire.connection import WorkerConnection
-    from pyproc_worker import standalone, stdio
+    from pyproc_worker import pickled, standalone, stdio
     from pyproc_worker.registry import current
 
     stdio.install()  # before the script, so that loggers which it makes write to the counted streams
@@ -119,6 +119,7 @@ def _load(plan: dict[str, Any]) -> None:
     sys.argv[:] = [path]
     exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the user's own script
     current.freeze()
+    current.answer_unlisted(pickled.runner())
     WorkerConnection().ready(current.describe())  # what cannot be announced is said now
 
 

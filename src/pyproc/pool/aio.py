@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import Executor
 from time import monotonic
 from types import TracebackType
 from typing import Any, Unpack
@@ -32,7 +33,7 @@ class AsyncPool:
     """As Pool, with the options of Pool; started by `async with` or `await start()`."""
 
     @with_options
-    def __init__(self, script: str | os.PathLike[str], **options: Unpack[PoolOptions]) -> None:
+    def __init__(self, script: str | os.PathLike[str] | None = None, **options: Unpack[PoolOptions]) -> None:
         self._script = script
         self._options = options
         self._started: Core | None = None
@@ -201,6 +202,10 @@ class AsyncPool:
             await future
         finally:
             remove(fd)
+
+    def executor(self) -> Executor:
+        """As Pool's: `await loop.run_in_executor(pool.executor(), f, x)`."""
+        return self._core.executor(self)
 
     def functions(self) -> dict[str, Any]:
         """Name -> schemas and promises, as Pool.functions."""

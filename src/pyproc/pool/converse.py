@@ -1,12 +1,32 @@
-"""One call that has begun, in a thread that may wait: its request sent, its answer received."""
+"""One call in a thread that may wait: its worker waited for, its request sent, its answer received."""
 
 from __future__ import annotations
 
+import threading
+from time import monotonic
 from typing import Any
 
+from msgspec import Raw
+
+from pyproc.pool.admission import Span
+from pyproc.pool.checkout import Waiter
 from pyproc.pool.core import Core
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
+
+
+def wait(core: Core, method: str, body: Any, span: Span, *, stream: bool = False) -> tuple[Worker, Raw, Span]:
+    """A worker, the encoded body, and what is left of `span`. Raises CallError."""
+    gate = threading.Lock()
+    gate.acquire()
+    waiter = Waiter(gate.release, monotonic() + span.seconds)
+    try:
+        core.queue(waiter, method, body, span, stream=stream)
+        gate.acquire(timeout=max(0.0, waiter.deadline - monotonic()))
+        return core.granted(waiter, method)
+    except BaseException:
+        core.interrupted(waiter)
+        raise
 
 
 def converse(core: Core, worker: Worker, frame: bytes) -> Any:

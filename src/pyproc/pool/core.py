@@ -16,8 +16,9 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
@@ -40,6 +41,9 @@ from pyproc_wire import polling
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, printable
 
+if TYPE_CHECKING:
+    from pyproc.pool.executor import FunctionSender
+
 log = logging.getLogger("pyproc")
 _live: weakref.WeakSet[Core] = weakref.WeakSet()
 
@@ -57,6 +61,8 @@ class Core:
         self.owner = os.getpid()
         self._max_requests = self.options.max_requests
         self._functions: dict[str, Any] = {}
+        self._sender: FunctionSender | None = None
+        self._making_sender = threading.Lock()
         self._spans: dict[str, Span] = {}
         self.supervisor = Supervisor(self.options.spec, self)
         _live.add(self)
@@ -193,6 +199,12 @@ class Core:
                 self.ledger.reject(error)
                 raise
         return self.checkout.take(), span
+
+    def lend_for_function(self) -> tuple[Worker | None, Span]:
+        """As `lend`, for a function that is sent (`pool.executor`): it has no name that a caller could give. Raises Unavailable."""
+        if self.closed is not None:
+            self.refuse_closed()
+        return self.checkout.take(), Span.of(self.options.timeout)
 
     def begin(self, worker: Worker, method: str, body: Any, span: Span, stream: bool) -> bytes:  # noqa: FBT001 - as `request`
         """Encode the request and arm the deadline; the worker is busy from here on. Whatever is raised goes to `not_begun`."""
@@ -372,6 +384,15 @@ class Core:
             warnings.warn(f"unclosed pool {self.options.name!r}; close it, or use `with`", ResourceWarning, source=face, stacklevel=3)
             self.supervisor.end()
 
+    def executor(self, face: object) -> Executor:
+        """What `face` gives as its executor, which holds it. Raises ConfigError."""
+        from pyproc.pool.executor import FunctionSender, SandboxExecutor  # when it is asked for, with what it needs
+
+        with self._making_sender:
+            if self._sender is None:
+                self._sender = FunctionSender(self)
+        return SandboxExecutor(self._sender, face)
+
     def close(self, grace: float) -> None:
         """End every worker. In a forked child: nothing, as it is the parent's pool."""
         if self.owner == os.getpid():
@@ -379,6 +400,8 @@ class Core:
             if self.closed is None:
                 self.failed(Unavailable("the pool is closing", reason=SHUTDOWN))  # no further call begins within the grace
             self.supervisor.close(grace)
+            if self._sender is not None:
+                self._sender.close()
 
     def forget(self) -> None:
         """After a fork, in the child: nothing of the pool stays open."""

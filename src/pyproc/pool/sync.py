@@ -6,23 +6,17 @@ import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from os import read, write
-from time import monotonic
 from types import TracebackType
 from typing import Any, Unpack
 
-from msgspec import Raw
-
 from pyproc.link.channel import WHOLE_BYTES
 from pyproc.pool import options as pool_options
-from pyproc.pool.admission import Span
-from pyproc.pool.checkout import Waiter
-from pyproc.pool.converse import answer
+from pyproc.pool.converse import answer, wait
 from pyproc.pool.core import Core
 from pyproc.pool.futures import Submissions
 from pyproc.pool.options import PoolOptions, with_options
-from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
 from pyproc_wire.limits import PARTS_AHEAD, RECV_BYTES
@@ -31,13 +25,14 @@ from pyproc_wire.limits import PARTS_AHEAD, RECV_BYTES
 class Pool:
     """Sandboxed workers for one script (contract, section 3). Raises ConfigError, ProtectionUnavailable.
 
-    `script` is a path; `workers` processes; `isolation` worker or call; `timeout` seconds or "30 s" for each call;
-    `queue` calls may wait; a worker is replaced after `max_requests` (0: never); `env` is its whole environment; `preload`
-    names modules to import before the script; `zygote=False` boots each worker apart, for scripts that start threads.
+    `script` is a path, left out where `executor` is all that is used; `workers` processes; `isolation` worker or call; `timeout`
+    seconds or "30 s" for each call; `queue` calls may wait; a worker is replaced after `max_requests` (0: never); `env` is its
+    whole environment; `preload` names modules to import before the script; `zygote=False` boots each worker apart, for scripts
+    that start threads.
     """
 
     @with_options
-    def __init__(self, script: str | os.PathLike[str], **options: Unpack[PoolOptions]) -> None:
+    def __init__(self, script: str | os.PathLike[str] | None = None, **options: Unpack[PoolOptions]) -> None:
         self._open(pool_options.read(script, **options))
 
     def _open(self, options: pool_options.Options) -> None:
@@ -52,7 +47,7 @@ class Pool:
         try:
             worker, span = core.lend(method, timeout)
             if worker is None:
-                worker, body, span = self._wait(method, body, span)
+                worker, body, span = wait(core, method, body, span)
             frame = core.begin(worker, method, body, span, False)
         except BaseException as error:
             core.not_begun(worker, span, error)
@@ -81,20 +76,6 @@ class Pool:
             core.left(worker, id)
             raise
 
-    def _wait(self, method: str, body: Any, span: Span, *, stream: bool = False) -> tuple[Worker, Raw, Span]:
-        """A worker, the encoded body, and what is left of `span`. Raises CallError."""
-        core = self._core
-        gate = threading.Lock()
-        gate.acquire()
-        waiter = Waiter(gate.release, monotonic() + span.seconds)
-        try:
-            core.queue(waiter, method, body, span, stream=stream)
-            gate.acquire(timeout=max(0.0, waiter.deadline - monotonic()))
-            return core.granted(waiter, method)
-        except BaseException:
-            core.interrupted(waiter)
-            raise
-
     def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
         """The parts of a generator as they come; closing the iterator cancels the call."""
         core = self._core
@@ -102,7 +83,7 @@ class Pool:
         try:
             worker, span = core.lend(method, timeout)
             if worker is None:
-                worker, body, span = self._wait(method, body, span, stream=True)
+                worker, body, span = wait(core, method, body, span, stream=True)
             frame = core.begin(worker, method, body, span, True)
         except BaseException as error:
             core.not_begun(worker, span, error)
@@ -159,6 +140,11 @@ class Pool:
         finally:
             for future in window:
                 future.cancel()
+
+    def executor(self) -> Executor:
+        """A concurrent.futures.Executor that runs ordinary functions in this pool's workers; what they return comes as data. All
+        that a pool gave share its workers; its shutdown leaves the pool open. Raises ConfigError without cloudpickle."""
+        return self._core.executor(self)
 
     def functions(self) -> dict[str, Any]:
         """Name -> {"input", "output" (JSON Schemas), "stream", "timeout", "idempotent"}."""
