@@ -53,7 +53,10 @@ class Worker:
         self.outputs: tuple[int, ...] = outfit.outputs
         self.links = outfit.links
         self.group: Group | None = None
-        self.connection = CallerConnection(limit=max(response_limit, READY_BYTES) + ENVELOPE_BYTES, request_limit=request_limit)
+        arena = outfit.channel.arena
+        self.connection = CallerConnection(limit=max(response_limit, READY_BYTES) + ENVELOPE_BYTES, request_limit=request_limit,
+                                           sender=arena.sender if arena.there else None,
+                                           receiver=arena.receiver if arena.there else None)
         self.pid = 0
         self.pidfd = -1
         self.joined = 0
