@@ -60,8 +60,10 @@ class Checkout:
         """Whether a call that came now would be refused."""
         return not self._idle and len(self._waiters) >= self.limit
 
-    def take(self) -> Worker | None:
-        """An idle worker, or None when the call has to queue."""
+    def take(self, wanted: Worker | None = None) -> Worker | None:
+        """An idle worker, `wanted` if it is idle, or None when the call has to queue."""
+        if wanted is not None and not self._waiters and self.withdraw(wanted) and wanted.doomed is None:
+            return wanted
         while not self._waiters:
             try:
                 worker = self._idle.pop()

@@ -120,7 +120,7 @@ class Submissions:
         """The call's future, which holds its refusal too."""
         call = Submission(self._core, method)
         try:
-            worker, span = self._core.lend(method, timeout)
+            worker, span = self._core.lend(method, timeout, body)
             if worker is None:
                 self._queue(call, body, span)
                 return call

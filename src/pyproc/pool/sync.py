@@ -18,10 +18,11 @@ from pyproc.link.channel import WHOLE_BYTES
 from pyproc.pool import options as pool_options
 from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
-from pyproc.pool.converse import answer
+from pyproc.pool.converse import answer, converse
 from pyproc.pool.core import Core
 from pyproc.pool.futures import Submissions
 from pyproc.pool.options import PoolOptions, with_options
+from pyproc.pool.view import View
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -48,7 +49,7 @@ class Pool:
     def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        worker, span = core.lend(method, timeout)
+        worker, span = core.lend(method, timeout, body)
         if worker is None:
             worker, body, span = self._wait(method, body, span)
         frame = core.begin(worker, method, body, span, False)
@@ -76,6 +77,20 @@ class Pool:
             core.left(worker, id)
             raise
 
+    def view(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> View:
+        """As `call`, and large arrays of the result are not copied: `with pool.view(…) as view: view.value`. They are read-only,
+        and the worker serves nobody else until the view is released. Raises a CallError."""
+        core = self._core
+        worker, span = core.lend(method, timeout, body)
+        if worker is None:
+            worker, body, span = self._wait(method, body, span)
+        view: View = converse(core, worker, core.begin(worker, method, body, span, False), lend=True)
+        return view
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> Any:
+        """As `numpy.empty`: an array that a call with it as its body, or as an item of its body, can send without a copy."""
+        return self._core.empty(shape, dtype)
+
     def _wait(self, method: str, body: Any, span: Span, *, stream: bool = False) -> tuple[Worker, Raw, Span]:
         """A worker, the encoded body, and what is left of `span`. Raises CallError."""
         core = self._core
@@ -93,7 +108,7 @@ class Pool:
     def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
         """The parts of a generator as they come; closing the iterator cancels the call."""
         core = self._core
-        worker, span = core.lend(method, timeout)
+        worker, span = core.lend(method, timeout, body)
         if worker is None:
             worker, body, span = self._wait(method, body, span, stream=True)
         frame = core.begin(worker, method, body, span, True)
