@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 import signal
@@ -13,6 +14,7 @@ import numpy
 from pyproc_worker import empty, expose, run_worker
 
 KEPT: list[Any] = []
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @expose
@@ -82,16 +84,46 @@ def write_to_the_requests() -> list[str]:
     found = []
     for name, act in {
         "map": lambda: mmap.mmap(6, 4096, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE),
-        "write": lambda: os.pwrite(6, b"x", 0),
+        "write": lambda: os.write(6, b"x"),
         "shrink": lambda: os.ftruncate(6, 0),
         "shrink answers": lambda: os.ftruncate(7, 0),
-        "grow answers": lambda: os.pwrite(7, b"x", 1 << 40),
+        "grow answers": lambda: (os.lseek(7, 0, os.SEEK_END), os.write(7, b"x")),
     }.items():
         try:
             act()  # type: ignore[no-untyped-call]
         except OSError:
             found.append(name)
     return found
+
+
+@expose
+def run_what_was_written() -> list[str]:
+    """What is refused on the way from bytes in the arena of answers to code."""
+    os.write(7, b"\xc3" * 4096)
+    found = []
+    for name, act in {
+        "map": lambda: mapped(7), "map shared": lambda: mapped(7, mmap.MAP_SHARED), "dup": lambda: mapped(os.dup(7)),
+        "dup2": lambda: mapped(os.dup2(7, 99)), "dup3": lambda: mapped(os.dup2(7, 99, inheritable=False)),
+        "fcntl": lambda: mapped(fcntl.fcntl(7, fcntl.F_DUPFD, 20)), "mprotect": lambda: protect(mapped(7, mmap.MAP_SHARED, 3)),
+    }.items():
+        try:
+            act()
+        except OSError:
+            found.append(name)
+    return found
+
+
+def mapped(fd: int, flags: int = mmap.MAP_PRIVATE, protection: int = 5) -> int:
+    LIBC.mmap.restype = ctypes.c_void_p
+    address = LIBC.mmap(None, ctypes.c_size_t(4096), protection, flags, fd, ctypes.c_long(0))
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "mmap")
+    return address  # type: ignore[no-any-return]
+
+
+def protect(address: int) -> None:
+    if LIBC.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(4096), 5):
+        raise OSError(ctypes.get_errno(), "mprotect")
 
 
 @expose

@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 import pytest
 
-from pyproc import AsyncPool, CallError, Limits, PayloadTooLarge, Pool, WorkerLost
+from pyproc import AsyncPool, CallError, Limits, PayloadTooLarge, Pool, Sandbox, WorkerLost
 from pyproc.host import libc
 from pyproc.link import arena
 from pyproc.supervisor.state import Worker
@@ -86,8 +86,18 @@ def test_many_kept_arrays_cost_no_descriptor() -> None:
         assert [own.call("keep", noise(LARGE)) for _ in range(32)] == list(range(1, 33))
 
 
-def test_a_worker_can_write_only_answers_and_change_no_size(pool: Pool) -> None:
-    assert pool.call("write_to_the_requests") == ["map", "write", "shrink", "shrink answers", "grow answers"]
+@pytest.mark.parametrize("profile", ["strict", "default"])
+def test_a_worker_can_write_only_answers_and_change_no_size(profile: str) -> None:
+    with Pool(SCRIPT, limits=LIMITS, sandbox=Sandbox(profile)) as own:
+        assert own.call("write_to_the_requests") == ["map", "write", "shrink", "shrink answers", "grow answers"]
+
+
+def test_what_is_written_to_an_arena_cannot_be_executed(pool: Pool) -> None:
+    refused = pool.call("run_what_was_written")
+    ways = ["map", "map shared", "dup", "dup2", "dup3", "fcntl", "mprotect"]
+    if pool.status()["layers"]["mdwe"]["state"] != "enforced":
+        ways.remove("mprotect")
+    assert refused == ways
 
 
 def test_parts_of_a_stream_are_their_own(pool: Pool) -> None:
