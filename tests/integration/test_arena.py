@@ -184,6 +184,16 @@ def test_what_is_built_in_place_is_sent_without_a_copy(pool: Pool) -> None:
     assert not pool._core.placed
 
 
+def test_room_that_nobody_holds_is_used_again() -> None:
+    with Pool(SCRIPT, limits=LIMITS) as own:
+        for _ in range(5):
+            built = own.empty(12 * MIB, "u1")
+            assert len(own._core.placed._blocks) == 1
+            own.empty(12 * MIB, "u1")  # no room for a second one: ordinary memory
+            assert len(own._core.placed._blocks) == 1
+            del built
+
+
 def test_a_view_is_lent_until_its_release(pool: Pool) -> None:
     with pool.view("fill", {"size": MIB, "value": 6}) as view:
         assert (view.value == 6).all() and not view.value.flags.writeable

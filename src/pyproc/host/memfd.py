@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import mmap
 import os
 from typing import Any
@@ -41,6 +42,12 @@ def seal(fd: int, *, only_we_write: bool) -> None:
     libc.kernel.fcntl(fd, fcntl.F_ADD_SEALS, SIZED | (F_SEAL_FUTURE_WRITE if only_we_write else 0))
 
 
+@functools.cache
+def _bytes(size: int) -> Any:
+    """The type of so many bytes: making one costs as much as the mapping."""
+    return ctypes.c_char * size
+
+
 class Mapping:
     """All of a memory, as long as anybody holds this object or a region of it. `shared`: what is written is written to the memory;
     else each page that is written becomes a private copy. Raises OSError."""
@@ -52,7 +59,7 @@ class Mapping:
         self._address = 0
         flags = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE | MAP_NORESERVE
         self._address = libc.kernel.mmap(size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd)
-        self._kind = ctypes.c_char * size
+        self._kind = _bytes(size)
 
     def region(self) -> Any:
         """A new object over all of the memory, which holds the mapping and can be referred to weakly."""
