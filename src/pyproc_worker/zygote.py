@@ -5,7 +5,7 @@ its second Landlock domain and its final filter are decided by the supervisor th
 one and only for the child of a fork that it asked for; import-time code that tries them is refused.
 
     supervisor                                         zygote                             worker
-       | control: "F" + [out, err, answers, requests, greeting, ruleset] -> | fork (notified) ----------------> | private descriptors
+       | control: "F" + descriptors (`newborn`) -----> | fork (notified) ----------------> | private descriptors
        |                                                |                                   | confine (notified steps)
        | <--- greeting: ready, with the kernel's credentials and pidfd of the sender --------- | serve
 

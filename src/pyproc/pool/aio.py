@@ -23,6 +23,7 @@ from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.core import Core
 from pyproc.pool.options import PoolOptions, with_options
+from pyproc.pool.view import View
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -63,7 +64,7 @@ class AsyncPool:
         core = self._core
         worker = span = None
         try:
-            worker, span = core.lend(method, timeout)
+            worker, span = core.lend(method, timeout, body)
             if worker is None:
                 worker, body, span = await self._wait(method, body, span)
             frame = core.begin(worker, method, body, span, False)
@@ -88,13 +89,43 @@ class AsyncPool:
             core.left(worker, id)
             raise
 
+    async def view(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> View:
+        """As Pool.view: `with await pool.view(…) as view: view.value`."""
+        core = self._core
+        worker = span = None
+        try:
+            worker, span = core.lend(method, timeout, body)
+            if worker is None:
+                worker, body, span = await self._wait(method, body, span)
+            frame = core.begin(worker, method, body, span, False)
+        except BaseException as error:
+            core.not_begun(worker, span, error)
+            raise
+        id = worker.call_id
+        try:
+            async with self._losing(worker):
+                await self._send(worker, frame)
+                while True:
+                    for event in worker.connection.receive(await self._receive(worker)):
+                        if type(event) is not Succeeded and type(event) is not Failed:
+                            raise await self._lost(worker)
+                        view: View = core.finish(worker, event, lend=True)
+                        return view
+        except BaseException:
+            core.left(worker, id)
+            raise
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> Any:
+        """As Pool.empty."""
+        return self._core.empty(shape, dtype)
+
     async def stream(self, method: str, body: Any = None, *,
                      timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
         """The parts of a generator as they come; closing it cancels the call."""
         core = self._core
         worker = span = None
         try:
-            worker, span = core.lend(method, timeout)
+            worker, span = core.lend(method, timeout, body)
             if worker is None:
                 worker, body, span = await self._wait(method, body, span, stream=True)
             frame = core.begin(worker, method, body, span, True)

@@ -68,9 +68,13 @@ class Checkout:
         """Whether a call that came now would be refused."""
         return not self.idle and len(self.waiters) >= self.limit
 
-    def take(self) -> Worker | None:
-        """An idle worker, or None when the call has to queue."""
-        return None if self.waiters else self._taken()
+    def take(self, wanted: Worker | None = None) -> Worker | None:
+        """An idle worker, `wanted` if it is idle, or None when the call has to queue."""
+        if self.waiters:
+            return None
+        if wanted is not None and self.withdraw(wanted) and wanted.doomed is None:
+            return wanted
+        return self._taken()
 
     def give(self, worker: Worker) -> None:
         """`worker` is idle."""

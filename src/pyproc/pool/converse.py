@@ -29,24 +29,24 @@ def wait(core: Core, method: str, body: Any, span: Span, *, stream: bool = False
         raise
 
 
-def converse(core: Core, worker: Worker, frame: bytes) -> Any:
-    """The call's result. Raises a CallError; whatever else comes cancels the call."""
+def converse(core: Core, worker: Worker, frame: bytes, *, lend: bool = False) -> Any:
+    """The call's result, or with `lend` a View of it. Raises a CallError; whatever else comes cancels the call."""
     id, channel, ended = worker.call_id, worker.channel, worker.finished.is_set
     try:
         with core.losing(worker):
             channel.send(frame, ended)
-            return answer(core, worker, channel.receive(ended))
+            return answer(core, worker, channel.receive(ended), lend=lend)
     except BaseException:
         core.left(worker, id)
         raise
 
 
-def answer(core: Core, worker: Worker, data: bytes) -> Any:
-    """The call's result, of which `data` has arrived. Raises as the channel does, and CallError."""
+def answer(core: Core, worker: Worker, data: bytes, *, lend: bool = False) -> Any:
+    """As `converse` of a call of which `data` has arrived. Raises as the channel does, and CallError."""
     while True:
         for event in worker.connection.receive(data):
             if isinstance(event, Succeeded | Failed):
-                return core.finish(worker, event)
+                return core.finish(worker, event, lend=lend)
             if not isinstance(event, Part):
                 raise core.lost(worker)
         data = worker.channel.receive(worker.finished.is_set)

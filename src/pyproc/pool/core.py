@@ -30,11 +30,13 @@ from pyproc.errors import (
     PyprocError,
     Unavailable,
 )
-from pyproc.pool import failures
+from pyproc.pool import failures, placed
 from pyproc.pool.admission import UNSENDABLE, Span, parse_timeout, seal, unsendable
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
 from pyproc.pool.options import Options
+from pyproc.pool.placed import Placed
+from pyproc.pool.view import View
 from pyproc.supervisor.children import Supervisor
 from pyproc.supervisor.state import Worker
 from pyproc_wire import polling
@@ -60,6 +62,7 @@ class Core:
         self._opens = math.inf  # time.monotonic() when a pool that is closed for a time will serve again
         self.owner = os.getpid()
         self._max_requests = self.options.max_requests
+        self.placed = Placed()
         self._functions: dict[str, Any] = {}
         self._sender: FunctionSender | None = None
         self._making_sender = threading.Lock()
@@ -180,7 +183,7 @@ class Core:
 
     # A call.
 
-    def lend(self, method: str, timeout: float | str | None) -> tuple[Worker | None, Span]:
+    def lend(self, method: str, timeout: float | str | None, body: Any) -> tuple[Worker | None, Span]:
         """An idle worker, or None when the call has to queue, and how long the call may take. Raises NotFound,
         InvalidArgument, DeadlineExceeded, Unavailable, PyprocError."""
         if self.closed is not None:
@@ -198,6 +201,8 @@ class Core:
             except CallError as error:
                 self.ledger.reject(error)
                 raise
+        if self.placed:
+            return placed.take(self.placed, self.checkout, body), span
         return self.checkout.take(), span
 
     def lend_for_function(self) -> tuple[Worker | None, Span]:
@@ -205,6 +210,17 @@ class Core:
         if self.closed is not None:
             self.refuse_closed()
         return self.checkout.take(), Span.of(self.options.timeout)
+
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        """An array to build in place, as `placed` says."""
+        if self.closed is not None:
+            self.refuse_closed()
+        worker = self.checkout.take() if self.options.isolation == "worker" else None
+        try:
+            return self.placed.build(worker, shape, dtype)
+        finally:
+            if worker is not None:
+                self.give_back(worker)
 
     def begin(self, worker: Worker, method: str, body: Any, span: Span, stream: bool) -> bytes:  # noqa: FBT001 - as `request`
         """Encode the request and arm the deadline; the worker is busy from here on. Whatever is raised goes to `not_begun`."""
@@ -266,18 +282,21 @@ class Core:
         self.checkout.idle.append(worker)
         self._lend_on(worker)
 
-    def finish(self, worker: Worker, event: Succeeded | Failed) -> Any:
-        """The value of a success, or raise the error of a failure; the worker is given back first. Raises CallError, and
-        RemoteProtocolError for a worker that says more (half a message would spoil the next call) or no value."""
+    def finish(self, worker: Worker, event: Succeeded | Failed, *, lend: bool = False) -> Any:
+        """The value of a success, or raise the error of a failure; the worker is given back first. With `lend` a View of the
+        value, which keeps the worker. Raises CallError, and RemoteProtocolError for a worker that says more (half a message would
+        spoil the next call) or no value."""
         if worker.connection.mid_frame:
             raise RemoteProtocolError("bytes follow the answer")
         if isinstance(event, Succeeded):
             try:
-                value = worker.connection.value(event.body)
+                value = worker.connection.value(event.body, views=lend)
             except LocalProtocolError as error:  # an array, where there is no numpy
                 told = failures.unreadable(self.options.name, worker, error)
                 self.over(worker, told.code)
                 raise told from error
+            if lend:
+                return self._lent(worker, event.output, value)
             self.succeeded(worker, event.output)
             return value
         if event.output:
@@ -285,6 +304,21 @@ class Core:
         failure = failures.failed(self.supervisor.policy, self.options.name, worker, event)
         self.over(worker, failure.code)
         raise failure
+
+    def _lent(self, worker: Worker, output: int, value: Any) -> View:
+        """The call is over, its value is looked at, and its worker waits for that."""
+        worker.viewed = True
+        if output:
+            self.supervisor.drain(worker)
+        self.ledger.ok += 1
+        worker.call_id = 0
+
+        def release() -> None:
+            worker.viewed = False
+            worker.connection.settle()
+            self.give_back(worker)
+
+        return View(value, release)
 
     def give_back(self, worker: Worker) -> None:
         """The worker is idle: its call, which was counted, is over, or did not begin."""

@@ -142,7 +142,7 @@ class Submissions:
         """Whether it has begun. Raises what `submit` is refused with."""
         core, worker, span = self._core, None, None
         try:
-            worker, span = core.lend(call.method, timeout)
+            worker, span = core.lend(call.method, timeout, body)
             if worker is None:
                 self._queue(call, body, span)
                 return False

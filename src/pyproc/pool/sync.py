@@ -13,10 +13,12 @@ from typing import Any, Unpack
 
 from pyproc.link.channel import WHOLE_BYTES
 from pyproc.pool import options as pool_options
-from pyproc.pool.converse import answer, wait
+from pyproc.pool.converse import answer, converse, wait
 from pyproc.pool.core import Core
 from pyproc.pool.futures import Submissions
 from pyproc.pool.options import PoolOptions, with_options
+from pyproc.pool.view import View
+from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
 from pyproc_wire.limits import PARTS_AHEAD, RECV_BYTES
@@ -45,7 +47,7 @@ class Pool:
         core = self._core
         worker = span = None
         try:
-            worker, span = core.lend(method, timeout)
+            worker, span = core.lend(method, timeout, body)
             if worker is None:
                 worker, body, span = wait(core, method, body, span)
             frame = core.begin(worker, method, body, span, False)
@@ -76,18 +78,33 @@ class Pool:
             core.left(worker, id)
             raise
 
-    def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
-        """The parts of a generator as they come; closing the iterator cancels the call."""
+    def view(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> View:
+        """As `call`, and large arrays of the result are not copied: `with pool.view(…) as view: view.value`. They are read-only,
+        and the worker serves nobody else until the view is released. Raises a CallError."""
+        view: View = converse(self._core, *self._begin(method, body, timeout), lend=True)
+        return view
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> Any:
+        """As `numpy.empty`: an array that a call with it as its body, or as an item of its body, can send without a copy."""
+        return self._core.empty(shape, dtype)
+
+    def _begin(self, method: str, body: Any, timeout: float | str | None, *, stream: bool = False) -> tuple[Worker, bytes]:
+        """The worker that a call begins on, and its frame. Raises CallError. As in `call`, where it is written out."""
         core = self._core
         worker = span = None
         try:
-            worker, span = core.lend(method, timeout)
+            worker, span = core.lend(method, timeout, body)
             if worker is None:
-                worker, body, span = wait(core, method, body, span, stream=True)
-            frame = core.begin(worker, method, body, span, True)
+                worker, body, span = wait(core, method, body, span, stream=stream)
+            return worker, core.begin(worker, method, body, span, stream)
         except BaseException as error:
             core.not_begun(worker, span, error)
             raise
+
+    def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
+        """The parts of a generator as they come; closing the iterator cancels the call."""
+        core = self._core
+        worker, frame = self._begin(method, body, timeout, stream=True)
         id, taken, channel, ended = worker.call_id, 0, worker.channel, worker.finished.is_set
         try:
             with core.losing(worker):

@@ -143,7 +143,7 @@ class Supervisor:
     def status(self) -> dict[str, Any]:
         """Workers, states, layers in force, deaths by reason."""
         workers = [{"name": w.name, "pid": w.pid, "calls": w.calls,
-                    "state": "ending" if w.doomed else "busy" if w.call_id else "idle"}
+                    "state": "ending" if w.doomed else "busy" if w.call_id or w.viewed else "idle"}
                    for w in sorted(self._workers, key=lambda w: w.name) if w.pid]
         layers = {name: {"state": layer.state, "wanted": layer.wanted, "detail": layer.detail}
                   for name, layer in self.layers.items()}
