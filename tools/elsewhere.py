@@ -104,6 +104,11 @@ def can_execute(path: str) -> bool:
     return done.returncode == 0
 
 
+def marked_files() -> list[str]:
+    """The files that name the mark, the only ones that are worth collecting."""
+    return [str(path.relative_to(TOP)) for path in sorted(TOP.glob("tests/**/test_*.py")) if "mark.unprivileged" in path.read_text()]
+
+
 def as_unprivileged(options: list[str]) -> int:
     """The tests marked `unprivileged`, by a uid without any right, on a copy that it owns."""
     if os.geteuid() != 0:
@@ -130,7 +135,7 @@ def as_unprivileged(options: list[str]) -> int:
                 os.lchown(os.path.join(folder, name), UID, UID)
         os.chmod(box, 0o755)  # noqa: S103  the sandbox's own users must reach the interpreter, as in any installation
         print(f"as uid {UID} without capabilities, python {chosen.name}: tests marked unprivileged", flush=True)
-        marked = ["-q", "-m", "unprivileged", *options]
+        marked = ["-q", "-m", "unprivileged", *options, *marked_files()]
         return run_pytest(box / ".venv" / "bin" / "python", marked, directory=box, unprivileged=True)
     finally:
         shutil.rmtree(box, ignore_errors=True)
