@@ -37,23 +37,34 @@ def pytest_configure(config: pytest.Config) -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def children() -> dict[int, str]:
-    """Pid -> "name state" of every direct child, zombies too."""
-    found: dict[int, str] = {}
-    for thread in os.listdir("/proc/self/task"):  # a child belongs to the thread that made it; reading all of /proc costs 50 s a run
+def maybe_children() -> list[str]:
+    """Pids among which are all direct children: those that the kernel lists, or every pid where it keeps no list."""
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):  # a kernel without CONFIG_PROC_CHILDREN
+        return [entry for entry in os.listdir("/proc") if entry.isdigit()]
+    while True:
+        listed: list[str] = []
         try:
-            with open(f"/proc/self/task/{thread}/children", encoding="ascii") as file:
-                pids = file.read().split()
-        except OSError:  # the thread is gone between the listing and the reading; its children are another thread's now
-            return children()
-        for pid in pids:
-            try:
-                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-                    text = file.read()
-            except OSError:  # the same of a process
-                continue
-            name, _, rest = text.rpartition(")")
-            found[int(pid)] = f"{name.partition('(')[2]} {rest.split()[0]}"
+            for thread in os.listdir("/proc/self/task"):  # a child belongs to the thread that made it
+                with open(f"/proc/self/task/{thread}/children", encoding="ascii") as file:
+                    listed += file.read().split()
+            return listed
+        except (FileNotFoundError, ProcessLookupError):  # that thread has ended, and its children are another one's now
+            continue
+
+
+def children() -> dict[int, str]:
+    """Pid -> "name state" of every direct child, zombies too. Asked twice for each test: all of /proc would be 50 s of a run."""
+    found: dict[int, str] = {}
+    for entry in maybe_children():
+        try:
+            with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
+                text = file.read()
+        except OSError:  # gone between the listing and the reading
+            continue
+        name, _, rest = text.rpartition(")")
+        state, parent = rest.split()[:2]
+        if int(parent) == os.getpid():
+            found[int(entry)] = f"{name.partition('(')[2]} {state}"
     return found
 
 
