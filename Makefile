@@ -8,10 +8,12 @@
 SHELL := /bin/sh
 VENV := .venv/bin
 export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
-# Two workers on two cores: most tests wait for processes, which leaves the second core idle otherwise. A file's tests stay
-# in one worker, as a file shares its pool. PYTEST_WORKERS=0 runs all in one process.
-PYTEST_WORKERS ?= 2
-PYTEST := $(VENV)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
+# Three workers on two cores: a third of its time a test waits for processes. A file's tests stay in one worker, as a file
+# shares its pool, and the files come in their order, the heavy ones first: by their number of tests, xdist's own order, the
+# longest would come last and alone. PYTEST_WORKERS=0 runs all in one process.
+PYTEST_WORKERS ?= 3
+SPREAD := -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(VENV)/python -m pytest $(SPREAD)
 OPTIONS ?=
 
 help:  ## this list
@@ -27,8 +29,8 @@ demo: venv  ## classify real scans in a sandbox, then try to break out of it
 	@$(VENV)/python examples/demo.py
 
 test: lint suite  ## linters, types, layers, all tests; on further interpreters and as an unprivileged uid the fast part
-	@$(VENV)/python tools/elsewhere.py unprivileged -n $(PYTEST_WORKERS) --dist loadfile
-	@$(VENV)/python tools/elsewhere.py pythons -n $(PYTEST_WORKERS) --dist loadfile
+	@$(VENV)/python tools/elsewhere.py unprivileged $(SPREAD)
+	@$(VENV)/python tools/elsewhere.py pythons $(SPREAD)
 
 suite: venv-test  ## all tests on the main interpreter only (OPTIONS="-k word" goes to pytest)
 	$(PYTEST) $(OPTIONS)

@@ -7,6 +7,7 @@ row.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -24,6 +25,7 @@ FORK, THREAD = derive.FORK_FLAGS, 0x3D0F00
 SEED = int(os.environ.get("PYPROC_SEED", random.SystemRandom().randrange(2**32)))
 
 
+@functools.cache  # some hundred cases ask four filters
 def filters(name: str, machine: str) -> tuple[Profile, bytes, bytes]:
     base = profile.shipped(name, machine=machine)
     return base, derive.zygote_filter(base), derive.worker_filter(base, PID)
