@@ -51,3 +51,13 @@ def memory_kib(pid: int) -> dict[str, int]:
         if name in found:
             found[name] = int(rest.split()[0])
     return {"private": found["Private_Clean"] + found["Private_Dirty"], "pss": found["Pss"]}
+
+
+def below(pid: int | None = None) -> list[int]:
+    """The pids of all processes that come from this one."""
+    found: list[int] = []
+    mine = pid or os.getpid()
+    for thread in os.listdir(f"/proc/{mine}/task"):
+        for child in Path(f"/proc/{mine}/task/{thread}/children").read_text("ascii").split():
+            found += [int(child), *below(int(child))]
+    return found

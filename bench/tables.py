@@ -1,0 +1,99 @@
+"""A result as tables: for people at a terminal, and as Markdown for the documentation, from the same rows. Pure: numbers in, text out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TITLES = {
+    "latency": "One call at a time",
+    "fresh": "One call at a time, each in a process that served none",
+    "threads 1": "Calls a second by threads, 1 worker", "threads 2": "Calls a second by threads, 2 workers",
+    "submit 1": "Calls a second by submitted calls in flight, 1 worker", "submit 2": "Calls a second by submitted calls in flight, 2 workers",
+    "tasks 1": "Calls a second by asyncio tasks, 1 worker", "tasks 2": "Calls a second by asyncio tasks, 2 workers",
+    "map 1": "Bulk calls a second by calls that travel together, 1 worker",
+    "map 2": "Bulk calls a second by calls that travel together, 2 workers",
+    "bytes": "N bytes there and N back, p50", "arrays": "An array of N bytes there and back, p50",
+    "start": "From making a pool to its first answer", "memory": "Memory after 500 calls, 2 workers",
+}
+COLUMNS = {  # workload -> (metric, heading) where the points are rows of one metric each, else the metric of the points
+    "latency": (("p50_us", "p50 us"), ("p99_us", "p99 us"), ("calls_s", "calls/s")),
+    "fresh": (("p50_us", "p50 us"), ("p99_us", "p99 us")),
+    "start": (("ms", "ms"),),
+    "memory": (("private_kib", "a worker's own KiB"), ("pss_kib", "a worker's share, KiB"), ("all_private_kib", "own KiB of all processes")),
+}
+PAYLOAD = ("bytes", "arrays")
+
+
+def rows(result: dict[str, Any], workload: str, *, range_of: bool = True) -> list[list[str]]:
+    """Heading and a row for each peer; "12.3 (11.9-14.0)" is the median of the rounds with the lowest and the highest."""
+    placements = result["results"][workload]
+    columns = COLUMNS.get(workload)
+    points = points_of(placements)
+    heads = [(placement, point, metric, title) for placement in placements
+             for point in points for metric, title in (columns or ((_metric(workload), point),))]
+    table = [["", *(f"{placement}: {title}" for placement, _, _, title in heads)]]
+    peers = list(next(iter(placements.values())))
+    for peer in peers:
+        notes = {placement: placements[placement][peer].get("note") for placement in placements}
+        if all(note == "-" for note in notes.values()):
+            continue
+        table.append([peer, *(_cell(placements[placement][peer], point, metric, range_of=range_of and bool(columns))
+                              for placement, point, metric, _ in heads)])
+    return table
+
+
+def points_of(placements: dict[str, Any]) -> list[str]:
+    """The points that any peer has, in their order."""
+    found: dict[str, None] = {}
+    for peers in placements.values():
+        for peer in peers.values():
+            found |= dict.fromkeys(peer.get("points", {}))
+    return list(found)
+
+
+def _metric(workload: str) -> str:
+    return "p50_us" if workload in PAYLOAD else "calls_s"
+
+
+def _cell(peer: dict[str, Any], point: str, metric: str, *, range_of: bool) -> str:
+    if "note" in peer:
+        return peer["note"].partition(":")[0]
+    found = peer["points"].get(point, {}).get(metric)
+    if found is None:
+        return "-"
+    ends = f" ({number(found['lowest'])}-{number(found['highest'])})" if range_of and found["lowest"] != found["highest"] else ""
+    return number(found["median"]) + ends
+
+
+def number(value: float) -> str:
+    """Three digits that count, thousands apart."""
+    if value >= 100:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def aligned(table: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+                     for row in table)
+
+
+def markdown(table: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join([lines[0], "|---" + "|---:" * (len(table[0]) - 1) + "|", *lines[1:]])
+
+
+def machine(result: dict[str, Any]) -> str:
+    """One line of what a reader must know."""
+    found = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return (f"{result['date']}: {found['processor']}, {found['cores']} cores, Linux {found['kernel']}, {found['python']}, "
+            f"{'root' if found['root'] else 'not root'}; {versions}; profile {found['profile']}; load before {found['load_before']}; "
+            f"{result['rounds']} rounds of {result['round_seconds']} s")
+
+
+def text(result: dict[str, Any]) -> str:
+    """All of it, for a terminal."""
+    parts = [machine(result)]
+    parts += [f"{TITLES[name]}\n{aligned(rows(result, name))}" for name in result["results"]]
+    return "\n\n".join(parts)
