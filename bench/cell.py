@@ -64,7 +64,7 @@ def main() -> None:
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=answers)
         raise
     print(json.dumps({"points": cell.points}), file=answers)
-    for _ in sys.stdin:
+    while os.read(0, 64):  # not by sys.stdin, whose lock a process that is forked meanwhile would wait for
         try:
             print(json.dumps(cell.round()), file=answers)
         except Exception as error:

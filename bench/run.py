@@ -17,7 +17,11 @@ Rules:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import select
+import signal
 import statistics
 import subprocess
 import sys
@@ -35,7 +39,8 @@ HERE = Path(__file__).parent
 ROUNDS, SECONDS = 7, 0.2
 QUICK_ROUNDS, QUICK_SECONDS = 3, 0.05
 PLACEMENTS = ("pinned", "free")
-END_SECONDS = 60  # for a peer to end what it started
+ANSWER_SECONDS = 20  # for a round, and to start; a peer that needs longer hangs
+END_SECONDS = 10  # for a peer to end what it started
 
 
 class Cell:
@@ -46,7 +51,8 @@ class Cell:
         self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
             [sys.executable, HERE / "cell.py", peer, workload, placement, str(seconds), *(["quick"] if quick else [])],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, bufsize=1)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, bufsize=1,
+            start_new_session=True)
         self.rounds: list[dict[str, Any]] = []
         self.note = ""  # why there is no number
         first = self._answer()
@@ -54,8 +60,9 @@ class Cell:
             self.note = "-"
 
     def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "its process ended"}
+        there, _, _ = select.select([self._process.stdout], [], [], ANSWER_SECONDS)  # an answer is one line, written as a whole
+        line = self._process.stdout.readline() if there else ""
+        answer = json.loads(line) if line else {"error": "its process ended" if there else f"no answer within {ANSWER_SECONDS} s"}
         if "error" in answer:
             self.note = f"failed: {answer['error'][:200]}"
             self._said.seek(0)
@@ -74,10 +81,11 @@ class Cell:
         self._process.stdin.close()
         try:
             self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.note = self.note or f"failed: it did not end within {END_SECONDS} s"
-            self._process.kill()
-            self._process.wait()
+        except subprocess.TimeoutExpired:  # its numbers stand
+            print(f"{self.peer} did not end within {END_SECONDS} s and was killed", file=sys.stderr)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         self._process.stdout.close()
         self._said.close()
 
