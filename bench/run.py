@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 ROUNDS, SECONDS = 7, 0.2
 QUICK_ROUNDS, QUICK_SECONDS = 3, 0.05
 PLACEMENTS = ("pinned", "free")
-ANSWER_SECONDS = 20  # for a round, and to start; a peer that needs longer hangs
+ANSWER_SECONDS = 60  # for a round, and to start; a peer that needs longer hangs
 END_SECONDS = 10  # for a peer to end what it started
 
 
@@ -48,7 +48,7 @@ class Cell:
 
     def __init__(self, peer: str, workload: str, placement: str, seconds: float, *, quick: bool) -> None:
         self.peer = peer
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - `close` closes it
         self._process = subprocess.Popen(
             [sys.executable, HERE / "cell.py", peer, workload, placement, str(seconds), *(["quick"] if quick else [])],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, bufsize=1,
@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="measure pyproc, the bare socket and the peers on the same work")
     parser.add_argument("--quick", action="store_true", help="short rounds, fewer points: whether it works, and a rough picture")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="only workloads with such a word in their name")
-    parser.add_argument("--write", type=Path, metavar="JSON", default=HERE.parent / ".cache" / "bench.json", help="where the result goes")
+    parser.add_argument("--write", type=Path, metavar="JSON", default=HERE.parent / ".cache" / "bench.json", help="its place")
     parser.add_argument("--show", type=Path, metavar="JSON", help="measure nothing, show this result")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the result into this folder")
     options = parser.parse_args()

@@ -102,7 +102,8 @@ ROUNDS = {"calls": calls, "starts": starts, "memory": memory}
 
 def run(what: str, placement: str) -> dict[str, float]:
     """One round in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, "--round", what, placement], capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, __file__, "--round", what, placement]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout)
@@ -116,8 +117,8 @@ def summary(rounds: list[dict[str, float]]) -> dict[str, Any]:
 
 def main(result: Path, count: int) -> None:
     """Measure, interleaved; print and write."""
-    found: dict[str, Any] = {"machine": facts.machine(), "rounds": count, "calls_in_a_round": TURNS * CALLS, "starts_in_a_round": STARTS,
-                             "layers_kept_in_off": KEPT}
+    found: dict[str, Any] = {"machine": facts.machine(), "rounds": count, "calls_in_a_round": TURNS * CALLS,
+                             "starts_in_a_round": STARTS, "layers_kept_in_off": KEPT}
     cells = [(what, placement) for placement in ("pinned", "free") for what in ("calls", "starts")] + [("memory", "free")]
     rounds: dict[tuple[str, str], list[dict[str, float]]] = {cell: [] for cell in cells}
     for _ in range(count):

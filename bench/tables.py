@@ -1,4 +1,4 @@
-"""A result as tables: for people at a terminal, and as Markdown for the documentation, from the same rows. Pure: numbers in, text out."""
+"""A result as tables: for people at a terminal and, from the same rows, as Markdown for the documentation. Numbers in, text out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ TITLES = {
     "latency": "One call at a time",
     "fresh": "One call at a time, each in a process that served none",
     "threads 1": "Calls a second by threads, 1 worker", "threads 2": "Calls a second by threads, 2 workers",
-    "submit 1": "Calls a second by submitted calls in flight, 1 worker", "submit 2": "Calls a second by submitted calls in flight, 2 workers",
+    "submit 1": "Calls a second by submitted calls in flight, 1 worker",
+    "submit 2": "Calls a second by submitted calls in flight, 2 workers",
     "tasks 1": "Calls a second by asyncio tasks, 1 worker", "tasks 2": "Calls a second by asyncio tasks, 2 workers",
     "map 1": "Bulk calls a second by calls that travel together, 1 worker",
     "map 2": "Bulk calls a second by calls that travel together, 2 workers",
@@ -19,7 +20,8 @@ COLUMNS = {  # workload -> (metric, heading) where the points are rows of one me
     "latency": (("p50_us", "p50 us"), ("p99_us", "p99 us"), ("calls_s", "calls/s")),
     "fresh": (("p50_us", "p50 us"), ("p99_us", "p99 us")),
     "start": (("ms", "ms"),),
-    "memory": (("private_kib", "a worker's own KiB"), ("pss_kib", "a worker's share, KiB"), ("all_private_kib", "own KiB of all processes")),
+    "memory": (("private_kib", "a worker's own KiB"), ("pss_kib", "a worker's share, KiB"),
+               ("all_private_kib", "own KiB of all processes")),
 }
 PAYLOAD = ("bytes", "arrays")
 

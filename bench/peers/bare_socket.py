@@ -1,7 +1,7 @@
 """The floor: a forked process at the other end of a blocking unix socket, and nothing else: no codec, no dispatch, no pool.
 
 A small call is fixed bytes there and back, those of such a call of ours without their frame. A payload goes as it lies in memory,
-its length before it, into memory that both ends use again and again. What is received is handed out; nobody can be faster with a socket.
+its length before it, into memory that both ends use again and again.
 """
 
 from __future__ import annotations

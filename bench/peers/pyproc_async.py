@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 from peers.pyproc_pool import LIMITS, Script
-
 from pyproc import AsyncPool
 
 
