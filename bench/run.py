@@ -1,7 +1,7 @@
 """The benchmark runner: every workload on every peer that is installed, by turns, pinned and free (`make bench`).
 
-    python bench/run.py [--quick] [--only WORD…] [--write RESULT.json] [--plots FOLDER]      measures
-    python bench/run.py --show RESULT.json [--plots FOLDER]                                  shows a result that was written
+    python bench/run.py [--quick | --rounds N --seconds S] [--only WORD…] [--write RESULT.json] [--plots FOLDER]      measures
+    python bench/run.py --show RESULT.json [--plots FOLDER]      shows a result that was written
 
 Rules:
 * A cell is a peer, a workload and a placement. It has a process of its own (cell.py), which starts the peer once and waits between
@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 ROUNDS, SECONDS = 7, 0.2
 QUICK_ROUNDS, QUICK_SECONDS = 3, 0.05
 PLACEMENTS = ("pinned", "free")
-ANSWER_SECONDS = 60  # for a round, and to start; a peer that needs longer hangs
+ANSWER_SECONDS = 180  # for a round, and to start; a peer that needs longer hangs
 END_SECONDS = 10  # for a peer to end what it started
 
 
@@ -122,7 +122,7 @@ def measure(workload: str, placement: str, rounds: int, seconds: float, *, quick
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Every workload that was asked for."""
-    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if options.quick else (ROUNDS, SECONDS)
+    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if options.quick else (options.rounds, options.seconds)
     chosen = [name for name in WORKLOADS if not options.only or any(word in name for word in options.only)]
     found: dict[str, Any] = {"machine": facts.machine(), "date": time.strftime("%Y-%m-%d", time.gmtime()), "rounds": rounds,
                              "round_seconds": seconds, "quick": options.quick, "results": {}}
@@ -136,6 +136,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="measure pyproc, the bare socket and the peers on the same work")
     parser.add_argument("--quick", action="store_true", help="short rounds, fewer points: whether it works, and a rough picture")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="interleaved rounds")
+    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help="the length of a round of one point")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="only workloads with such a word in their name")
     parser.add_argument("--write", type=Path, metavar="JSON", default=HERE.parent / ".cache" / "bench.json", help="its place")
     parser.add_argument("--show", type=Path, metavar="JSON", help="measure nothing, show this result")

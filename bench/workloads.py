@@ -25,7 +25,7 @@ import numpy
 BODY, ANSWER = {"value": 42}, {"result": 84}
 SIZES = {"1 KiB": 1 << 10, "64 KiB": 1 << 16, "1 MiB": 1 << 20, "16 MiB": 1 << 24, "100 MiB": 100 << 20}
 IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64)
-CALLS_MIN, CALLS_MAX = 3, 1 << 20
+CALLS_MIN, CALLS_MAX = 1, 1 << 20
 MAP_MIN = 1024  # bodies of a bulk call: fewer do not fill chunks of 64 for two workers
 
 
