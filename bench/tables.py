@@ -26,9 +26,10 @@ COLUMNS = {  # workload -> (metric, heading) where the points are rows of one me
 PAYLOAD = ("bytes", "arrays")
 
 
-def rows(result: dict[str, Any], workload: str, *, range_of: bool = True) -> list[list[str]]:
-    """Heading and a row for each peer; "12.3 (11.9-14.0)" is the median of the rounds with the lowest and the highest."""
-    placements = result["results"][workload]
+def rows(result: dict[str, Any], workload: str, *only: str, range_of: bool = True) -> list[list[str]]:
+    """Heading and a row for each peer; "12.3 (11.9-14.0)" is the median of the rounds with the lowest and the highest. `only`:
+    placements, else all."""
+    placements = {name: found for name, found in result["results"][workload].items() if name in (only or (name,))}
     columns = COLUMNS.get(workload)
     points = points_of(placements)
     heads = [(placement, point, metric, title) for placement in placements
@@ -42,6 +43,44 @@ def rows(result: dict[str, Any], workload: str, *, range_of: bool = True) -> lis
         table.append([peer, *(_cell(placements[placement][peer], point, metric, range_of=range_of and bool(columns))
                               for placement, point, metric, _ in heads)])
     return table
+
+
+COMPARED = (  # workload, placement, point, metric, heading, whether more is better
+    ("latency", "pinned", "", "p50_us", "a call, pinned", False),
+    ("latency", "free", "", "p50_us", "a call, free", False),
+    ("submit 2", "free", "64", "calls_s", "64 in flight", True),
+    ("map 2", "free", "default", "calls_s", "bulk", True),
+    ("arrays", "free", "1 MiB", "p50_us", "1 MiB array", False),
+    ("arrays", "free", "100 MiB", "p50_us", "100 MiB array", False),
+    ("start", "free", "", "ms", "start", False),
+    ("fresh", "free", "", "p50_us", "fresh process", False),
+    ("memory", "free", "", "private_kib", "own memory", False),
+)
+
+
+def ratios(result: dict[str, Any], ours: str) -> list[list[str]]:
+    """How many times better `ours` is than each peer; below 1 the peer is better."""
+    compared = [one for one in COMPARED if one[0] in result["results"]]
+    table = [["", *(heading for *_, heading, _ in compared)]]
+    peers = [peer for peer in next(iter(result["results"].values()))["free"] if not peer.startswith(ours)]
+    for peer in peers:
+        row = [peer]
+        for workload, placement, point, metric, _, more in compared:
+            both = [result["results"][workload][placement][name] for name in (peer, ours)]
+            values = [one.get("points", {}).get(point, {}).get(metric, {}).get("median") for one in both]
+            if None in values:
+                row.append(_cell(both[0], point, metric, range_of=False) if "note" in both[0] else "-")
+            else:
+                theirs, mine = values
+                row.append(number(mine / theirs if more else theirs / mine))
+        table.append(row)
+    return table
+
+
+def parts(found: dict[str, dict[str, float]], unit: str) -> list[list[str]]:
+    """Name, median, lowest and highest of a summary."""
+    return [["", f"median, {unit}", "lowest", "highest"],
+            *([name, *(number(one[end]) for end in ("median", "lowest", "highest"))] for name, one in found.items())]
 
 
 def points_of(placements: dict[str, Any]) -> list[str]:
