@@ -130,6 +130,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for placement in PLACEMENTS[1:] if WORKLOADS[workload].once else PLACEMENTS:
             print(f"{workload}, {placement}", file=sys.stderr, flush=True)
             found["results"].setdefault(workload, {})[placement] = measure(workload, placement, rounds, seconds, quick=options.quick)
+        options.write.write_text(json.dumps(found, indent=1) + "\n", "utf-8")  # an interrupted run keeps what it has
     return found
 
 
@@ -143,10 +144,8 @@ def main() -> None:
     parser.add_argument("--show", type=Path, metavar="JSON", help="measure nothing, show this result")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the result into this folder")
     options = parser.parse_args()
+    options.write.parent.mkdir(parents=True, exist_ok=True)
     result = json.loads(options.show.read_text("utf-8")) if options.show else run(options)
-    if not options.show:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     print(tables.text(result))
     if options.plots:
         import plots
