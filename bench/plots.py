@@ -86,7 +86,7 @@ def lines(found: dict[str, Any], workloads: list[str], metric: str, label: str, 
                                   color=COLOURS[name], alpha=0.15, linewidth=0)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
-        axis.set_xticks(places, points)
+        axis.set_xticks(places, points, rotation=30)
         axis.minorticks_off()
         axis.set_xlabel(along)
         axis.set_title(workload.split()[0], loc="left")
