@@ -40,8 +40,9 @@ lint: venv-test  ## ruff, mypy --strict, import-linter
 	$(VENV)/mypy
 	$(VENV)/lint-imports --no-logo
 
-bench: venv  ## latency and throughput of a call here, beside the bare socket
-	$(VENV)/pyproc bench $(OPTIONS)
+bench: venv  ## calls, payloads, starts and memory beside the bare socket and the peers, 15 minutes (OPTIONS=--quick: 3)
+	@python=$$(tools/find-python) && "$$python" tools/environment.py .venvs/bench bench --project
+	.venvs/bench/bin/python bench/run.py --plots .cache/bench $(OPTIONS)
 
 soak: venv-test  ## the sampled tests in full: 1,000 killed workers, 2 million compared filter decisions, the corpus in each tier
 	PYPROC_SOAK=1000 $(VENV)/python -m pytest tests/integration -k "killed_workers or interrupt" --timeout 3000

@@ -33,6 +33,7 @@ FAST_PART = ("tests/unit/wire", "tests/unit/worker", "tests/property", "tests/ve
 WITH_THE_NEWEST = (
     *(str(path.relative_to(TOP)) for path in sorted(TOP.glob("tests/integration/test_pool*.py"))),
     "tests/integration/test_deaths.py", "tests/integration/test_denied.py", "tests/integration/test_learn.py",
+    "tests/integration/test_work_of_a_call.py",
 )
 COPIED = ("tests", "examples", "docs", "src", "tools", "bench", "requirements")
 PR_CAPBSET_DROP = 24
