@@ -326,3 +326,46 @@ def test_a_worker_that_was_buried_first_is_not_condemned() -> None:
         worker.holding = holding
         assert worker.doomed is None
         assert pool.call("echo", 1) == 1
+
+
+LEAVES_A_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+
+
+@pytest.mark.parametrize(("source", "options", "told"), [
+    (LEAVES_A_THREAD, {}, "{script!r} leaves 1 thread of its own running after its import, and threads do not survive a fork: start them "
+     "in a function, or set the pool's option zygote to false: zygote=False, in pyproc.toml zygote = false"),
+    ("", {"sandbox": Sandbox("default", scratch="1024 TiB")}, "sandbox.scratch is 1125899906842624 bytes, and it lies in memory"),
+    ("", {"python": "/bin/false"}, "python is '/bin/false', which does not run Python: it ended with status 1; give the path"),
+    ("", {"python": "/nowhere"}, "python is '/nowhere', which cannot be run: No such file or directory; give the path of a Python"),
+    ("", {"python": "/bin/echo"}, "python is '/bin/echo', which does not answer as Python does; give the path of a Python interpreter"),
+])  # fmt: skip
+def test_what_cannot_start_is_named_with_the_remedy(tmp_path: pathlib.Path, source: str, options: dict[str, Any], told: str) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(source)
+    with pytest.raises(ConfigError) as caught:
+        Pool(script, **options)
+    assert told.format(script=str(script)) in str(caught.value)
+
+
+@pytest.mark.parametrize("grace", ["x", -1, True, float("nan"), None])
+def test_a_wrong_grace_is_refused_and_the_pool_serves_on(pool: Pool, grace: Any) -> None:
+    with pytest.raises(ConfigError, match="grace is"):
+        pool.close(grace)
+    assert pool.call("echo", 1) == 1
+
+
+def test_a_closed_pool_cannot_be_entered_again(tmp_path: pathlib.Path) -> None:
+    script = tmp_path / "worker.py"
+    script.touch()
+    with Pool(script) as closed:
+        pass
+    with pytest.raises(Unavailable, match="the pool is closed; make another one"), closed:
+        pass
+
+    async def again() -> None:
+        async with AsyncPool(script) as pool:
+            await pool.start()  # a second start changes nothing
+        with pytest.raises(Unavailable, match="the pool is closed; make another one"):
+            await pool.start()
+
+    asyncio.run(again())

@@ -43,6 +43,11 @@ def parse_timeout(timeout: object) -> float:
         raise InvalidArgument(str(error)) from error
 
 
+def parse_grace(grace: object) -> float:
+    """Seconds, 0 too. Raises ConfigError."""
+    return 0.0 if grace == 0 and not isinstance(grace, bool) else parse_time("grace", grace)
+
+
 def seal(method: str, body: Any, span: Span, limit: int, *, stream: bool) -> Raw:
     """`body`, encoded, of a call whose request fits into `limit` bytes. Raises InvalidArgument, PayloadTooLarge."""
     try:

@@ -29,7 +29,7 @@ from pyproc.errors import (
     Unavailable,
 )
 from pyproc.pool import failures
-from pyproc.pool.admission import UNSENDABLE, Span, parse_timeout, seal, unsendable
+from pyproc.pool.admission import UNSENDABLE, Span, parse_grace, parse_timeout, seal, unsendable
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
 from pyproc.pool.options import Options
@@ -371,13 +371,19 @@ class Core:
             warnings.warn(f"unclosed pool {self.options.name!r}; close it, or use `with`", ResourceWarning, source=face, stacklevel=3)
             self.supervisor.end()
 
-    def close(self, grace: float) -> None:
-        """End every worker. In a forked child: nothing, as it is the parent's pool."""
+    def enter(self) -> None:
+        """A `with` begins. Raises Unavailable for a pool that was closed."""
+        if self.closing:
+            raise Unavailable("the pool is closed; make another one")
+
+    def close(self, grace: float | str) -> None:
+        """End every worker. In a forked child: nothing, as it is the parent's pool. Raises ConfigError, and goes on serving then."""
+        seconds = parse_grace(grace)
         if self.owner == os.getpid():
             self.closing = True
             if self.closed is None:
                 self.failed(Unavailable("the pool is closing"))  # no further call begins within the grace
-            self.supervisor.close(grace)
+            self.supervisor.close(seconds)
 
     def forget(self) -> None:
         """After a fork, in the child: nothing of the pool stays open."""
