@@ -78,12 +78,12 @@ class AsyncPool:
                     if type(event) is Succeeded or type(event) is Failed:
                         return core.finish(worker, event)
                     if type(event) is not Part:
-                        raise await self._lost(worker)
+                        raise await self._lost(worker, None, timeout)
         except TimeoutError:  # no channel's: a signal handler raised it
             core.left(worker, id)
             raise
         except (OSError, RemoteProtocolError) as error:
-            raise await self._lost(worker, error) from error
+            raise await self._lost(worker, error, timeout) from error
         except BaseException:
             core.left(worker, id)
             raise
@@ -103,46 +103,46 @@ class AsyncPool:
             raise
         id, taken = worker.call_id, 0
         try:
-            async with self._losing(worker):
+            async with self._losing(worker, timeout):
                 await self._send(worker, frame)
             while True:
-                async with self._losing(worker):
+                async with self._losing(worker, timeout):
                     events = worker.connection.receive(await self._receive(worker))
                 for event in events:
                     if type(event) is Part:
-                        async with self._losing(worker):
+                        async with self._losing(worker, timeout):
                             part = core.part(worker, event)
                         yield part
                         taken += 1
                         if taken >= PARTS_AHEAD // 2 and id in worker.connection.open_calls:
-                            async with self._losing(worker):
+                            async with self._losing(worker, timeout):
                                 await self._send(worker, worker.connection.credit(id, taken))
                             taken = 0
                     elif type(event) is Succeeded or type(event) is Failed:
-                        async with self._losing(worker):
+                        async with self._losing(worker, timeout):
                             single = core.finish(worker, event)
                         if single is not None:
                             yield single
                         return
                     else:
-                        raise await self._lost(worker)
+                        raise await self._lost(worker, None, timeout)
         finally:
             core.left(worker, id)
 
     @contextlib.asynccontextmanager
-    async def _losing(self, worker: Worker) -> AsyncIterator[None]:
+    async def _losing(self, worker: Worker, timeout: float | str | None) -> AsyncIterator[None]:
         """As `Core.losing`."""
         try:
             yield
         except TimeoutError:
             raise
         except (OSError, RemoteProtocolError) as error:
-            raise await self._lost(worker, error) from error
+            raise await self._lost(worker, error, timeout) from error
 
-    async def _lost(self, worker: Worker, cause: BaseException | None = None) -> CallError:
+    async def _lost(self, worker: Worker, cause: BaseException | None, timeout: float | str | None) -> CallError:
         """As `Core.lost`, which waits for the kernel's evidence; it is finished and counted there although we are cancelled."""
         worker.call_id = 0  # counted there, and by nobody else
-        return await asyncio.to_thread(self._core.lost, worker, cause)
+        return await asyncio.to_thread(self._core.lost, worker, cause, timeout)
 
     async def _wait(self, method: str, body: Any, span: Span, *, stream: bool = False) -> tuple[Worker, Raw, Span]:
         """A worker, the encoded body, and what is left of `span`. Raises CallError."""

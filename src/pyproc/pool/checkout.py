@@ -32,13 +32,14 @@ class Waiter:
     """One queued call. `wake` is called from whatever thread gives a worker back, and does not raise: others are woken after it.
     `over`: it is not accepted yet, or begins, or was counted as one that does not.
     `worker` is what was given, and stays what it is from `leave` on; `deadline` stands on time.monotonic(), and is `watched` where
-    whoever waits has no clock of its own: `wake` may be called twice then."""
+    whoever waits has no clock of its own: `wake` may be called twice then. `seconds`: how long it may wait."""
 
-    __slots__ = ("body", "deadline", "left", "over", "wake", "watched", "worker")
+    __slots__ = ("body", "deadline", "left", "over", "seconds", "wake", "watched", "worker")
 
     def __init__(self, wake: Callable[[], None], deadline: float, *, watched: bool = False) -> None:
         self.wake = wake
         self.deadline = deadline
+        self.seconds = 0.0
         self.watched = watched
         self.body = Raw(b"")
         self.worker: Worker | None = None

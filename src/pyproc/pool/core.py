@@ -118,6 +118,7 @@ class Core:
         """Join the queue with a call, whose body is encoded for that. Raises CallError for one that is not accepted."""
         try:
             self.checkout.check_room()
+            waiter.seconds = span.seconds
             waiter.body = seal(method, body, span, self.options.spec.limits.request, stream=stream)
             self.checkout.enqueue(waiter)
         except CallError as error:
@@ -136,7 +137,8 @@ class Core:
             return worker, waiter.body, span
         error = self._closed_error() if worker is None else None
         if error is None:
-            error = DeadlineExceeded(f"call of {method!r} found no idle worker in time; give the pool more workers or time")
+            error = DeadlineExceeded(f"call of {method!r} found no idle worker within {waiter.seconds:g} s; give it more time, or the "
+                                     "pool more workers")
         self.withdrawn(waiter, error.code if isinstance(error, CallError) else "internal")
         raise error
 
@@ -312,14 +314,14 @@ class Core:
             raise failures.unreadable(self.options.name, worker, error) from error
 
     @contextlib.contextmanager
-    def losing(self, worker: Worker) -> Iterator[None]:
+    def losing(self, worker: Worker, timeout: float | str | None) -> Iterator[None]:
         """What the channel raises in here is the loss of `worker`. A TimeoutError is no channel's: a signal handler raised it."""
         try:
             yield
         except TimeoutError:
             raise
         except (OSError, RemoteProtocolError) as error:
-            raise self.lost(worker, error) from error
+            raise self.lost(worker, error, timeout) from error
 
     def left(self, worker: Worker, id: int) -> None:
         """The caller goes for a reason of its own: call `id` is cancelled, unless it is over."""
@@ -338,8 +340,8 @@ class Core:
 
     # What went wrong.
 
-    def lost(self, worker: Worker, cause: BaseException | None = None) -> CallError:
-        """The error for a worker whose channel ended or broke the protocol, by the kernel's evidence."""
+    def lost(self, worker: Worker, cause: BaseException | None, timeout: float | str | None) -> CallError:
+        """The error for a worker whose channel ended or broke the protocol, by the kernel's evidence. `timeout`: the call's own."""
         worker.call_id = 0  # counted here, and by nobody else
         if isinstance(cause, RemoteProtocolError) and not worker.finished.is_set():
             log.error("protocol_violation pool=%s worker=%s cause=%s", self.options.name, worker.name, printable(str(cause)))
@@ -351,9 +353,19 @@ class Core:
             raise
         with worker.holding:
             worker.channel.close()
-        error = failures.lost(self.supervisor.policy, self.options.name, worker, death)
+        error = failures.lost(self.supervisor.policy, self.options.name, worker, death, self._allowed(worker.method, timeout))
         self.ledger.count(error.code)
         return error
+
+    def _allowed(self, method: str, timeout: float | str | None) -> str:
+        """How long a call could take, in words, and which timeout says so."""
+        pool = self.options.timeout
+        span = self._spans.get(method)
+        seconds = pool if span is None else span.seconds
+        asked = seconds if timeout is None else parse_timeout(timeout)
+        if asked < seconds:
+            return f"{asked:g} s, the call's timeout"
+        return f"{seconds:g} s, {'the pool' if seconds == pool else 'expose'}'s timeout"
 
     # The pool as a whole.
 

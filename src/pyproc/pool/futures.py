@@ -33,9 +33,10 @@ Callback = Callable[[Future[Any]], object]
 class Submission(Future[Any]):
     """One call. `waiter` while it stands in the queue, else `begun`: its worker and its frame."""
 
-    def __init__(self, core: Core, method: str) -> None:
+    def __init__(self, core: Core, method: str, timeout: float | str | None) -> None:
         super().__init__()
         self.method = method
+        self.timeout = timeout
         self.waiter: Waiter | None = None
         self.begun: tuple[Worker, bytes] | None = None
         self._core = core
@@ -75,7 +76,7 @@ class Submission(Future[Any]):
             if self.begun is None and not self._begin():
                 return self.taken() if self.cancelled() else []  # cancelled, or woken twice
             worker, frame = self.begun  # type: ignore[misc]
-            result = converse(self._core, worker, frame)
+            result = converse(self._core, worker, frame, self.timeout)
         except BaseException as error:  # noqa: BLE001 - whatever a call raises is its future's, as an executor has it
             self.set_exception(error)
         else:
@@ -122,7 +123,7 @@ class Submissions:
 
     def submit(self, method: str, body: Any, timeout: float | str | None) -> Future[Any]:
         """The call's future, which holds its refusal too."""
-        call = Submission(self._core, method)
+        call = Submission(self._core, method, timeout)
         try:
             if not self._begin(call, body, timeout):
                 return call  # it stands in the queue

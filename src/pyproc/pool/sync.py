@@ -69,14 +69,14 @@ class Pool:
             data = read(channel.answers, RECV_BYTES)
             success = worker.connection.brief(data)
             if success is None:
-                return answer(core, worker, data)
+                return answer(core, worker, data, timeout)
             core.succeeded(worker, success.output)
             return success.body
         except TimeoutError:  # no channel's: a signal handler raised it
             core.left(worker, id)
             raise
         except (OSError, RemoteProtocolError) as error:
-            raise core.lost(worker, error) from error
+            raise core.lost(worker, error, timeout) from error
         except BaseException:
             core.left(worker, id)
             raise
@@ -109,29 +109,29 @@ class Pool:
             raise
         id, taken, channel, ended = worker.call_id, 0, worker.channel, worker.finished.is_set
         try:
-            with core.losing(worker):
+            with core.losing(worker, timeout):
                 channel.send(frame, ended)
             while True:
-                with core.losing(worker):
+                with core.losing(worker, timeout):
                     events = worker.connection.receive(channel.receive(ended))
                 for event in events:
                     if type(event) is Part:
-                        with core.losing(worker):
+                        with core.losing(worker, timeout):
                             part = core.part(worker, event)
                         yield part
                         taken += 1
                         if taken >= PARTS_AHEAD // 2 and id in worker.connection.open_calls:
-                            with core.losing(worker):
+                            with core.losing(worker, timeout):
                                 channel.send(worker.connection.credit(id, taken), ended)
                             taken = 0
                     elif type(event) is Succeeded or type(event) is Failed:
-                        with core.losing(worker):
+                        with core.losing(worker, timeout):
                             single = core.finish(worker, event)
                         if single is not None:
                             yield single
                         return
                     else:
-                        raise core.lost(worker)
+                        raise core.lost(worker, None, timeout)
         finally:
             core.left(worker, id)
 
