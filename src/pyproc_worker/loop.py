@@ -215,7 +215,7 @@ class _Server:
             self._withdrawn.remove(request.id)
             return self._fail(request.id, Failure("cancelled", "call was cancelled", public=True))
         if request.deadline_ms == 0:
-            return self._fail(request.id, Failure("deadline_exceeded", "deadline has passed", public=True))
+            return self._fail(request.id, Failure("deadline_exceeded", "deadline had passed before the call began", public=True))
         return None
 
     def _refuse(self, bad: BadRequest) -> bytes:

@@ -41,8 +41,9 @@ class AsyncPool:
         self._starting: asyncio.Task[Core] | None = None
 
     async def start(self) -> None:
-        """Boot the workers, without blocking the loop. Raises ConfigError, ProtectionUnavailable."""
+        """Boot the workers, without blocking the loop. Raises ConfigError, ProtectionUnavailable, Unavailable once closed."""
         if self._started is not None:
+            self._started.enter()
             return
         if self._starting is None:
             self._starting = asyncio.ensure_future(asyncio.to_thread(lambda: Core(pool_options.read(self._script, **self._options))))
@@ -186,9 +187,9 @@ class AsyncPool:
             except RuntimeError:  # the loop was closed with this call in it: nobody waits any more
                 core.forsake(waiter)
 
-        waiter = Waiter(wake, monotonic() + span.seconds)
+        waiter = Waiter(wake, span)
         try:
-            core.queue(waiter, method, body, span, stream=stream)
+            core.queue(waiter, method, body, stream=stream)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, waiter.deadline - monotonic())):
                     await woken.wait()
@@ -246,8 +247,8 @@ class AsyncPool:
         """As Pool.status."""
         return self._core.status()
 
-    async def close(self, grace: float = 0.0) -> None:
-        """End every worker; nothing is left behind."""
+    async def close(self, grace: float | str = 0.0) -> None:
+        """End every worker; nothing is left behind. Raises ConfigError."""
         if self._starting is not None:
             with contextlib.suppress(PyprocError):
                 await self.start()

@@ -18,10 +18,12 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 
 from msgspec import Raw
 
 from pyproc.errors import ResourceExhausted
+from pyproc.pool.admission import Span
 from pyproc.pool.ledger import Ledger
 from pyproc.supervisor.state import Worker
 
@@ -34,11 +36,12 @@ class Waiter:
     `worker` is what was given, and stays what it is from `leave` on; `deadline` stands on time.monotonic(), and is `watched` where
     whoever waits has no clock of its own: `wake` may be called twice then."""
 
-    __slots__ = ("body", "deadline", "left", "over", "wake", "watched", "worker")
+    __slots__ = ("body", "deadline", "left", "over", "span", "wake", "watched", "worker")
 
-    def __init__(self, wake: Callable[[], None], deadline: float, *, watched: bool = False) -> None:
+    def __init__(self, wake: Callable[[], None], span: Span, *, watched: bool = False) -> None:
         self.wake = wake
-        self.deadline = deadline
+        self.span = span
+        self.deadline = monotonic() + span.seconds
         self.watched = watched
         self.body = Raw(b"")
         self.worker: Worker | None = None

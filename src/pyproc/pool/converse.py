@@ -19,9 +19,9 @@ def wait(core: Core, method: str, body: Any, span: Span, *, stream: bool = False
     """A worker, the encoded body, and what is left of `span`. Raises CallError."""
     gate = threading.Lock()
     gate.acquire()
-    waiter = Waiter(gate.release, monotonic() + span.seconds)
+    waiter = Waiter(gate.release, span)
     try:
-        core.queue(waiter, method, body, span, stream=stream)
+        core.queue(waiter, method, body, stream=stream)
         gate.acquire(timeout=max(0.0, waiter.deadline - monotonic()))
         return core.granted(waiter, method)
     except BaseException:

@@ -31,7 +31,7 @@ from pyproc.errors import (
     Unavailable,
 )
 from pyproc.pool import failures, placed
-from pyproc.pool.admission import UNSENDABLE, Span, parse_timeout, seal, unsendable
+from pyproc.pool.admission import UNSENDABLE, Span, parse_grace, parse_timeout, seal, unsendable
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
 from pyproc.pool.options import Options
@@ -124,11 +124,11 @@ class Core:
             return type(error)(error.message, reason=error.reason, retry_after=left)
         return error
 
-    def queue(self, waiter: Waiter, method: str, body: Any, span: Span, *, stream: bool) -> None:
+    def queue(self, waiter: Waiter, method: str, body: Any, *, stream: bool) -> None:
         """Join the queue with a call, whose body is encoded for that. Raises CallError for one that is not accepted."""
         try:
             self.checkout.check_room()
-            waiter.body = seal(method, body, span, self.options.spec.limits.request, stream=stream)
+            waiter.body = seal(method, body, waiter.span, self.options.spec.limits.request, stream=stream)
             self.checkout.enqueue(waiter)
         except CallError as error:
             self.ledger.reject(error)
@@ -141,12 +141,13 @@ class Core:
         self.checkout.leave(waiter)
         worker, left = waiter.worker, waiter.deadline - monotonic()
         if worker is not None and left > 0:
-            span = Span.of(left, new=0)
+            span = waiter.span.left(left)
             waiter.over = True  # from here on the worker is the caller's
             return worker, waiter.body, span
         error = self._closed_error() if worker is None else None
         if error is None:
-            error = DeadlineExceeded(f"call of {method!r} found no idle worker in time; give the pool more workers or time")
+            allowed = self._allowed(method, waiter.span.whole)
+            error = DeadlineExceeded(f"call of {method!r} found no idle worker within {allowed}; give it more time, or the pool more workers")
         self.withdrawn(waiter, error.code if isinstance(error, CallError) else "internal")
         raise error
 
@@ -225,7 +226,7 @@ class Core:
     def begin(self, worker: Worker, method: str, body: Any, span: Span, stream: bool) -> bytes:  # noqa: FBT001 - as `request`
         """Encode the request and arm the deadline; the worker is busy from here on. Whatever is raised goes to `not_begun`."""
         id = next(worker.ids)
-        seconds, milliseconds, new = span
+        seconds, milliseconds, new, worker.allowed = span
         worker.deadline = deadline = monotonic() + seconds
         try:
             frame = worker.connection.request(id, method, body, milliseconds, stream)
@@ -398,9 +399,15 @@ class Core:
             raise
         with worker.holding:
             worker.channel.close()
-        error = failures.lost(self.supervisor.policy, self.options.name, worker, death)
+        error = failures.lost(self.supervisor.policy, self.options.name, worker, death, self._allowed(worker.method, worker.allowed))
         self.ledger.count(error.code)
         return error
+
+    def _allowed(self, method: str, seconds: float) -> str:
+        """How long a call could take, and which timeout says so."""
+        most = self._spans[method].seconds if method in self._spans else self.options.timeout
+        whose = "the call" if seconds < most else "the pool" if seconds == self.options.timeout else "expose"
+        return f"{seconds:g} s, {whose}'s timeout"
 
     # The pool as a whole.
 
@@ -427,13 +434,19 @@ class Core:
                 self._sender = FunctionSender(self)
         return SandboxExecutor(self._sender, face)
 
-    def close(self, grace: float) -> None:
-        """End every worker. In a forked child: nothing, as it is the parent's pool."""
+    def enter(self) -> None:
+        """A `with` begins. Raises Unavailable for a pool that was closed."""
+        if self.closing:
+            raise Unavailable("the pool is closed; make another one", reason=SHUTDOWN)
+
+    def close(self, grace: float | str) -> None:
+        """End every worker. In a forked child: nothing, as it is the parent's pool. Raises ConfigError, and goes on serving then."""
+        seconds = parse_grace(grace)
         if self.owner == os.getpid():
             self.closing = True
             if self.closed is None:
                 self.failed(Unavailable("the pool is closing", reason=SHUTDOWN))  # no further call begins within the grace
-            self.supervisor.close(grace)
+            self.supervisor.close(seconds)
             if self._sender is not None:
                 self._sender.close()
 

@@ -90,14 +90,13 @@ def _read(
     often = Restart() if restart is None else restart
     if not isinstance(name, str) or not values.POOL_NAME.fullmatch(name):
         raise ConfigError(f"name is {shown(name)}; write at most 64 letters, digits, _, - and .")
-    if not isinstance(zygote, bool):
-        raise ConfigError(f"zygote is {shown(zygote)}; write True or False")
+    values.switch("zygote", zygote)
     preloaded = values.modules("preload", preload)
     if script is None:  # functions are all that is called, by way of `pool.executor`
         if find_spec("cloudpickle") is None:
             raise ConfigError(NO_CLOUDPICKLE)
         script, preloaded = os.devnull, (*FOR_FUNCTIONS, *preloaded)
-    if not isinstance(script, (str, os.PathLike)) or not isinstance(os.fspath(script), str):
+    if not isinstance(script, (str, os.PathLike)) or not isinstance(os.fspath(script), str) or not os.fspath(script):
         raise ConfigError(f"script is {shown(script)}; give the path of a Python file as text or as a pathlib.Path")
     path = os.path.abspath(os.fspath(script))
     spec = WorkerSpec(name=name, script=path, source=_source(path), workers=workers,
@@ -114,8 +113,12 @@ def _source(path: str) -> str:
             data = file.read(SOURCE_BYTES + 1)
         if len(data) > SOURCE_BYTES:
             raise ConfigError(f"script {path!r} is longer than 16 MiB; put data into files and list them in sandbox.read")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"script {path!r} cannot be read: {error}; give the path of a Python file") from error
+    except PermissionError as error:
+        remedy = f"let uid {os.geteuid()} read it and its folders"
+        raise ConfigError(f"script {path!r} cannot be read: {error.strerror}; {remedy}") from error
+    except (OSError, ValueError) as error:  # a path with NUL
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"script {path!r} cannot be read: {why}; give the path of a Python file") from error
     try:
         return data.decode("utf-8-sig")  # no other encoding: the script may be anybody's, and is not to choose a codec here
     except UnicodeDecodeError as error:

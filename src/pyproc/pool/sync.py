@@ -171,8 +171,8 @@ class Pool:
         """Workers and states, ledger, deaths by reason, layers in force."""
         return self._core.status()
 
-    def close(self, grace: float = 0.0) -> None:
-        """End every worker; calls in flight get `grace` seconds. Nothing is left behind."""
+    def close(self, grace: float | str = 0.0) -> None:
+        """End every worker; calls in flight get `grace`, seconds or "5 s". Nothing is left behind. Raises ConfigError."""
         self._core.close(grace)
         if self._submissions is not None and self._core.owner == os.getpid():
             self._submissions.close()
@@ -183,6 +183,7 @@ class Pool:
             core.dropped(self)
 
     def __enter__(self) -> Pool:
+        self._core.enter()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

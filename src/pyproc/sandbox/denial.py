@@ -33,6 +33,7 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 SIZES: Final = ("memory", "file_size", "output", "request", "response")
 UNITS: Final = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 SIGNALS: Final = ("kill", "tgkill", "pidfd_send_signal")
+ENDING: Final = {"oom": "memory", "cpu_limit": "cpu_time", "file_size": "file_size", "output_limit": "output"}  # reason -> limit
 LEARN: Final = "`pyproc policy learn` finds the system call"
 
 
@@ -102,9 +103,17 @@ def death(policy: Policy, reason: str) -> Denial | None:
     if reason == "process_limit":
         change = str(Change("sandbox.profile", "default")) if policy.sandbox.profile == "strict" else f"none is known; {LEARN}"
         return Denial("seccomp", "a fork, or another step that only the supervisor grants, asked for again and again", change, KERNEL)
-    limits = {"oom": "memory", "cpu_limit": "cpu_time", "file_size": "file_size", "output_limit": "output"}
-    told = _limit(policy, limits[reason]) if reason in limits else None
+    told = _limit(policy, ENDING[reason]) if reason in ENDING else None
     return None if told is None else told._replace(reported_by=KERNEL)
+
+
+def limit_met(policy: Policy, limit: str) -> str:
+    """A limit or a bound that a call has met, for its caller: the key, the value, the remedy; "" where no limit is the reason."""
+    found = _limit(policy, limit)
+    if found is None:
+        return ""
+    keys = " or ".join(change.key for change in found.changes)
+    return f"{found.subject}; use less, or raise {keys}"
 
 
 def doubled(policy: Policy, limit: str) -> Change:
@@ -137,7 +146,9 @@ def _limit(policy: Policy, bound: str) -> Denial | None:
         return _raise("rlimits", f"{subject}, or than limits.memory has address space for", *tasks, doubled(policy, "memory"))
     if bound == "scratch":
         changes = (*_more_room(policy), doubled(policy, "file_size"))
-        return _raise("limits", "the scratch is full, or a file met limits.file_size", *changes)
+        room = policy.sandbox.scratch
+        full = f"the scratch is full, of {size_text(room)} or of {policy.limits.scratch_files} files, or " if room else ""
+        return _raise("limits", f"{full}a file met limits.file_size, which is {size_text(policy.limits.file_size)}", *changes)
     if bound not in ("memory", "open_files", "response", "cpu_time", "file_size", "output"):
         return None
     value = getattr(policy.limits, bound)

@@ -37,13 +37,13 @@ def _call_ids() -> Iterator[int]:
 
 
 class Worker:
-    """`deadline`: time.monotonic() when the present call must be over, if there is one; `doomed`: why we killed it; `joined`:
-    the process that entered the group; `late`: ends a start that takes too long; `holding`: the pidfd is not closed while
-    it is held; `milestone`: the count of calls at which something is due; `ids`: of calls, which the worker cannot guess, so
-    that an answer before its question fits none; `viewed`: its last result is being looked at where it lies."""
+    """`deadline`: time.monotonic() when the present call must be over, if there is one; `allowed`: seconds that it had as a whole;
+    `doomed`: why we killed it; `joined`: the process that entered the group; `late`: ends a start that takes too long; `holding`:
+    the pidfd is not closed while it is held; `milestone`: the count of calls at which something is due; `ids`: of calls, which the
+    worker cannot guess, so that an answer before its question fits none; `viewed`: its last result is being looked at where it lies."""
 
-    __slots__ = ("abandoned", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished", "group",
-                 "holding", "ids", "joined", "late", "links", "method", "milestone", "name", "outputs", "pid", "pidfd",
+    __slots__ = ("abandoned", "allowed", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished",
+                 "group", "holding", "ids", "joined", "late", "links", "method", "milestone", "name", "outputs", "pid", "pidfd",
                  "spoken", "spoken_call", "tree", "viewed")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
@@ -62,6 +62,7 @@ class Worker:
         self.joined = 0
         self.late: Timer | None = None
         self.deadline = math.inf
+        self.allowed = math.inf
         self.call_id = 0
         self.method = ""
         self.calls = 0
