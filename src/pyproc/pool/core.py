@@ -147,7 +147,8 @@ class Core:
         error = self._closed_error() if worker is None else None
         if error is None:
             allowed = self._allowed(method, waiter.span.whole)
-            error = DeadlineExceeded(f"call of {method!r} found no idle worker within {allowed}; give it more time, or the pool more workers")
+            error = DeadlineExceeded(f"call of {method!r} found no idle worker within {allowed}; give it more time, or the pool more "
+                                     "workers")
         self.withdrawn(waiter, error.code if isinstance(error, CallError) else "internal")
         raise error
 
