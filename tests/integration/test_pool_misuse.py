@@ -411,6 +411,6 @@ def test_a_deadline_says_how_long_it_was_and_which_timeout_ruled(method: str, bo
 def test_a_call_that_finds_no_worker_says_how_long_it_waited() -> None:
     with Pool(SUBJECT, workers=1) as pool:
         busy = pool.submit("nap", 60)
-        with pytest.raises(DeadlineExceeded, match=r"within 0\.2 s; give it more time, or the pool more workers"):
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.2 s, the call's timeout; give it more time, or the pool more workers"):
             pool.call("echo", 1, timeout=0.2)
         assert not busy.done()
