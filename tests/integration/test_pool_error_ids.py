@@ -52,3 +52,4 @@ def test_each_error_id_has_one_record(face: str, caplog: pytest.LogCaptureFixtur
             told = [record for record in caplog.records if error.error_id and f"error_id={error.error_id}" in record.getMessage()]
             levels = [record.levelno for record in told if not record.getMessage().startswith("denied ")]  # stands beside it
             assert levels == ([logging.ERROR if kept else logging.INFO] if error.error_id else []), method
+    asyncio.run(other.close())

@@ -414,3 +414,22 @@ def test_a_call_that_finds_no_worker_says_how_long_it_waited() -> None:
         with pytest.raises(DeadlineExceeded, match=r"within 0\.2 s, the call's timeout; give it more time, or the pool more workers"):
             pool.call("echo", 1, timeout=0.2)
         assert not busy.done()
+
+
+def test_a_forked_child_holds_no_descriptor_of_an_asynchronous_pool() -> None:
+    def held() -> set[str]:
+        return {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")}
+
+    async def use() -> None:
+        async with AsyncPool(SUBJECT) as pool:
+            assert await pool.call("echo", 1) == 1
+            worker = next(iter(pool._core.supervisor._population.workers))
+            of_pool = {os.readlink(f"/proc/self/fd/{fd}") for fd in (worker.channel.requests, worker.channel.answers)}
+            assert of_pool <= held()
+            child = os.fork()
+            if child == 0:
+                os._exit(1 if of_pool & held() else 0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert await pool.call("echo", 2) == 2
+
+    asyncio.run(use())

@@ -1,7 +1,7 @@
 """The asyncio face: the same core, driven by the event loop; no thread is between a call and its worker.
 
-A call sends, tries one receive at once and only then waits: on a fast function the answer is often there already.
-Cancelling the task cancels the call.
+A call sends, tries one receive at once and only then waits: on a fast function the answer is often there already. An event loop
+is told once of each worker, not once a call (`Ear`). Cancelling the task cancels the call.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import Executor
-from time import monotonic
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -22,12 +23,24 @@ from pyproc.pool import options as pool_options
 from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.core import Core
+from pyproc.pool.ear import Ear, settle
 from pyproc.pool.options import PoolOptions, with_options
 from pyproc.pool.view import View
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
 from pyproc_wire.limits import PARTS_AHEAD
+
+
+async def _room(fd: int) -> None:
+    """Return when there is room in the pipe."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(fd, settle, future)
+    try:
+        await future
+    finally:
+        loop.remove_writer(fd)
 
 
 class AsyncPool:
@@ -39,6 +52,7 @@ class AsyncPool:
         self._options = options
         self._started: Core | None = None
         self._starting: asyncio.Task[Core] | None = None
+        self._ears: weakref.WeakKeyDictionary[Worker, Ear] = weakref.WeakKeyDictionary()
 
     async def start(self) -> None:
         """Boot the workers, without blocking the loop. Raises ConfigError, ProtectionUnavailable, Unavailable once closed."""
@@ -50,6 +64,7 @@ class AsyncPool:
         starting = self._starting
         try:
             self._started = await asyncio.shield(starting)  # cancelled, we go, and `close` ends what has started meanwhile
+            self._started.ears = self._ears
         finally:
             if starting.done():
                 self._starting = None
@@ -63,15 +78,7 @@ class AsyncPool:
     async def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
         core = self._core
-        worker = span = None
-        try:
-            worker, span = core.lend(method, timeout, body)
-            if worker is None:
-                worker, body, span = await self._wait(method, body, span)
-            frame = core.begin(worker, method, body, span, False)
-        except BaseException as error:
-            core.not_begun(worker, span, error)
-            raise
+        worker, frame = await self._begin(method, body, timeout)
         id = worker.call_id
         try:
             await self._send(worker, frame)
@@ -93,15 +100,7 @@ class AsyncPool:
     async def view(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> View:
         """As Pool.view: `with await pool.view(…) as view: view.value`."""
         core = self._core
-        worker = span = None
-        try:
-            worker, span = core.lend(method, timeout, body)
-            if worker is None:
-                worker, body, span = await self._wait(method, body, span)
-            frame = core.begin(worker, method, body, span, False)
-        except BaseException as error:
-            core.not_begun(worker, span, error)
-            raise
+        worker, frame = await self._begin(method, body, timeout)
         id = worker.call_id
         try:
             async with self._losing(worker):
@@ -124,15 +123,7 @@ class AsyncPool:
                      timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
         """The parts of a generator as they come; closing it cancels the call."""
         core = self._core
-        worker = span = None
-        try:
-            worker, span = core.lend(method, timeout, body)
-            if worker is None:
-                worker, body, span = await self._wait(method, body, span, stream=True)
-            frame = core.begin(worker, method, body, span, True)
-        except BaseException as error:
-            core.not_begun(worker, span, error)
-            raise
+        worker, frame = await self._begin(method, body, timeout, stream=True)
         id, taken = worker.call_id, 0
         try:
             async with self._losing(worker):
@@ -174,25 +165,43 @@ class AsyncPool:
     async def _lost(self, worker: Worker, cause: BaseException | None = None) -> CallError:
         """As `Core.lost`, which waits for the kernel's evidence; it is finished and counted there although we are cancelled."""
         worker.call_id = 0  # counted there, and by nobody else
+        ear = self._ears.pop(worker, None)
+        if ear is not None:
+            ear.close()
         return await asyncio.to_thread(self._core.lost, worker, cause)
 
-    async def _wait(self, method: str, body: Any, span: Span, *, stream: bool = False) -> tuple[Worker, Raw, Span]:
+    async def _begin(self, method: str, body: Any, timeout: float | str | None, *, stream: bool = False) -> tuple[Worker, bytes]:
+        """The worker that a call begins on, and its frame. Raises CallError."""
+        core = self._core
+        worker = span = None
+        try:
+            worker, span = core.lend(method, timeout, body)
+            if worker is None:
+                worker, body, span = await self._wait(method, body, span, stream=stream)
+            return worker, core.begin(worker, method, body, span, stream)
+        except BaseException as error:
+            core.not_begun(worker, span, error)
+            raise
+
+    async def _wait(self, method: str, body: Any, span: Span, *, stream: bool) -> tuple[Worker, Raw, Span]:
         """A worker, the encoded body, and what is left of `span`. Raises CallError."""
-        core, loop = self._core, asyncio.get_running_loop()
-        woken = asyncio.Event()
+        core, loop, here = self._core, asyncio.get_running_loop(), threading.get_ident()
+        woken: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
             try:
-                loop.call_soon_threadsafe(woken.set)
+                if threading.get_ident() == here:
+                    settle(woken)
+                else:
+                    loop.call_soon_threadsafe(settle, woken)
             except RuntimeError:  # the loop was closed with this call in it: nobody waits any more
                 core.forsake(waiter)
 
-        waiter = Waiter(wake, span)
+        waiter = Waiter(wake, span, watched=True)
         try:
             core.queue(waiter, method, body, stream=stream)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, waiter.deadline - monotonic())):
-                    await woken.wait()
+            core.watch(waiter.deadline)
+            await woken
             return core.granted(waiter, method)
         except BaseException:
             core.interrupted(waiter)
@@ -210,30 +219,19 @@ class AsyncPool:
                 if worker.finished.is_set():
                     raise
                 channel.sending = True
-                await self._ready(channel.requests, write=True)
+                await _room(channel.requests)
                 channel.sending = False
 
     async def _receive(self, worker: Worker) -> bytes:
+        loop = asyncio.get_running_loop()
+        ear = self._ears.get(worker)
+        if ear is None or ear.loop is not loop:
+            ear = self._ears[worker] = Ear(loop, worker)
         while True:
             try:
                 return worker.channel.receive(worker.finished.is_set)
             except BlockingIOError:
-                await self._ready(worker.channel.answers, write=False)
-
-    async def _ready(self, fd: int, *, write: bool) -> None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
-
-        def settle() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        add(fd, settle)
-        try:
-            await future
-        finally:
-            remove(fd)
+                await ear.listen()
 
     def executor(self) -> Executor:
         """As Pool's: `await loop.run_in_executor(pool.executor(), f, x)`."""
@@ -254,6 +252,9 @@ class AsyncPool:
                 await self.start()
         if self._started is not None:
             await asyncio.to_thread(self._started.close, grace)
+        for ear in list(self._ears.values()):
+            ear.close()
+        self._ears.clear()
 
     def __del__(self) -> None:
         core = getattr(self, "_started", None)

@@ -15,7 +15,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, printable
 
 if TYPE_CHECKING:
+    from pyproc.pool.ear import Ear
     from pyproc.pool.executor import FunctionSender
 
 log = logging.getLogger("pyproc")
@@ -59,6 +60,7 @@ class Core:
         self.checkout = Checkout(self.options.queue, self.ledger)
         self.closed: PyprocError | None = None
         self.closing = False
+        self.ears: Mapping[Worker, Ear] = {}
         self._opens = math.inf  # time.monotonic() when a pool that is closed for a time will serve again
         self.owner = os.getpid()
         self._max_requests = self.options.max_requests
@@ -456,6 +458,8 @@ class Core:
         self.closed = PyprocError("used after a fork")
         self.checkout.forget()
         self.supervisor.forget()
+        for ear in self.ears.values():
+            ear.forget()
 
 
 def _forget_all() -> None:

@@ -44,7 +44,7 @@ class Worker:
 
     __slots__ = ("abandoned", "allowed", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished",
                  "group", "holding", "ids", "joined", "late", "links", "method", "milestone", "name", "outputs", "pid", "pidfd",
-                 "spoken", "spoken_call", "tree", "viewed")
+                 "spoken", "spoken_call", "tree", "viewed", "__weakref__")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
         self.name = outfit.name
