@@ -78,7 +78,7 @@ FILES = {  # path -> text, or the target of a link after "->"
     "etc/pam.d/other": PAM,
     "etc/systemd/system/pyproc-vm.service": UNIT,
 }
-COPIED = {"opt/vm/guest.py": TOP / "tools" / "vm_guest.py", "opt/vm/greedy.py": TOP / "tests" / "integration" / "greedy.py"}
+GUEST = TOP / "tools" / "vm_guest.py"
 FOLDERS = ("dev", "proc", "sys", "run", "tmp", "var/tmp", "root", "home/user", "mnt", "opt/vm")
 
 
@@ -86,7 +86,7 @@ def build() -> None:
     """Make ROOT and KERNEL, unless they were made of the same packages and files."""
     archives = packages()
     site = project(archives)
-    want = digest([*archives, *files_below(site), Path(__file__), *COPIED.values()])
+    want = digest([*archives, *files_below(site), Path(__file__), GUEST])
     if STAMP.is_file() and STAMP.read_text() == want and ROOT.is_file() and KERNEL.is_file():
         return
     STAMP.unlink(missing_ok=True)
@@ -175,8 +175,7 @@ def pack(cpio: Cpio, archives: Iterable[Path], site: Path) -> None:
             cpio.add(path, stat.S_IFLNK | 0o777, text[2:].encode())
         else:
             cpio.add(path, stat.S_IFREG | (0o755 if path == "init" else 0o644), text.encode())
-    for path, source in COPIED.items():
-        cpio.add(path, stat.S_IFREG | 0o644, source.read_bytes())
+    cpio.add("opt/vm/guest.py", stat.S_IFREG | 0o644, GUEST.read_bytes())
     for archive in archives:
         unpack(cpio, archive)
     for file in files_below(site):
@@ -186,7 +185,8 @@ def pack(cpio: Cpio, archives: Iterable[Path], site: Path) -> None:
 
 def unpack(cpio: Cpio, archive: Path) -> None:
     """Add a package's files, as they lie on a system whose /bin, /lib and /sbin are links into /usr."""
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+    command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         assert process.stdout is not None  # noqa: S101 - as it was asked for
         with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
             for entry in tar:
