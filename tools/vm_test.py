@@ -41,10 +41,11 @@ KERNEL_OPTIONS = "console=ttyS0 panic=-1 systemd.firstboot=off systemd.unit=pypr
 PR_SET_PDEATHSIG = 1
 
 
-def machine(accelerator: str) -> list[str]:
+def machine(accelerator: str, only: str) -> list[str]:
     """The command line of the machine: two processors, 2 GiB, two serial ports, nothing else."""
     return ["qemu-system-x86_64", "-machine", "pc", "-accel", accelerator, "-cpu", "max", "-smp", "2", "-m", "2048", "-nodefaults",
-            "-display", "none", "-no-reboot", "-kernel", str(vm_image.KERNEL), "-initrd", str(vm_image.ROOT), "-append", KERNEL_OPTIONS,
+            "-display", "none", "-no-reboot", "-kernel", str(vm_image.KERNEL), "-initrd", str(vm_image.ROOT), "-append",
+            f"{KERNEL_OPTIONS} vm-test.only={only}" if only else KERNEL_OPTIONS,
             "-serial", f"file:{CONSOLE}", "-serial", f"file:{DOCUMENT}"]
 
 
@@ -53,11 +54,11 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def boot(accelerator: str, seconds: float, *, until_console: bool = False) -> bool:
+def boot(accelerator: str, seconds: float, *, only: str = "", until_console: bool = False) -> bool:
     """Run the machine until it powers off, or until its console says something. False when the time is over or qemu fails."""
     CONSOLE.write_bytes(b"")
     DOCUMENT.write_bytes(b"")
-    command, errors = machine(accelerator), subprocess.DEVNULL if until_console else None
+    command, errors = machine(accelerator, only), subprocess.DEVNULL if until_console else None
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True,
                           preexec_fn=end_with_parent) as process:
         try:
@@ -100,6 +101,7 @@ def main() -> int:
     """Build, boot, judge."""
     parser = argparse.ArgumentParser(description="run pyproc in a virtual machine with a Debian kernel")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"the machine's time, {SECONDS} unless told")
+    parser.add_argument("--only", default="", metavar="WORD", help="the checks whose name holds it")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the machine is ended
     for program, package in PROGRAMS.items():
@@ -113,7 +115,7 @@ def main() -> int:
         return 1
     chosen = accelerator()
     print(f"  the machine, {chosen.partition(',')[0]}; its console is in {CONSOLE.relative_to(vm_image.TOP)}", flush=True)
-    ended = boot(chosen, options.seconds)
+    ended = boot(chosen, options.seconds, only=options.only)
     try:
         report = json.loads(DOCUMENT.read_text())
     except ValueError:
