@@ -15,7 +15,8 @@ def test_a_missing_program_is_one_line_with_the_package(monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("sys.argv", ["vm_test.py"])
     assert vm_test.main() == 1
-    assert capsys.readouterr().err == "pyproc: vm-test needs qemu-system-x86_64: apt-get install --no-install-recommends qemu-system-x86\n"
+    remedy = "apt-get install --no-install-recommends qemu-system-x86"
+    assert capsys.readouterr().err == f"pyproc: vm-test needs qemu-system-x86_64: {remedy}\n"
 
 
 def test_one_failed_check_fails_the_run_and_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
