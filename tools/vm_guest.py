@@ -12,7 +12,9 @@ same. Standard library and pyproc only. A command that may hang is bounded.
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import platform
 import re
@@ -38,7 +40,7 @@ mkdir $g/pyproc-supervisor && echo $$ > $g/pyproc-supervisor/cgroup.procs && exe
 """
 NEWER = {"mdwe": (6, 3)}  # layers that an older kernel lacks, which is then what doctor has to say
 WORKER = """
-import threading, time
+import os, threading, time
 from pyproc_worker import expose
 held = []
 
@@ -64,6 +66,10 @@ def spread() -> int:
     return 200
 
 @expose
+def leave(status: int) -> None:
+    os._exit(status)
+
+@expose
 def compute(seconds: float) -> float:
     began = time.monotonic()
     while time.process_time() < seconds:
@@ -73,11 +79,13 @@ def compute(seconds: float) -> float:
 Check = tuple[bool, str]
 
 
-def start(command: str, *properties: str, user: bool = False, leaf: bool = False) -> tuple[int, str, str]:
-    """Run a command in a unit of its own; `leaf`: with a delegated subtree, and moved into a leaf of it."""
+def start(command: str, *properties: str, user: bool = False, leaf: bool = False, profile: str = "") -> tuple[int, str, str]:
+    """Run a command in a unit of its own; `leaf`: with a delegated subtree, and moved into a leaf of it before `profile`."""
     unit = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--working-directory=/run/vm", f"--setenv=PYTHONPATH={SITE}"]
     if leaf:
         properties = ("Delegate=yes", *properties)
+    if profile:
+        command = f"aa-exec -p {profile} -- {command}"
     if user:
         properties = (f"User={USER}", f"Group={USER}", *properties)
     return run([*unit, *(f"-p{one}" for one in properties), *(["sh", LEAF] if leaf else []), *shlex.split(command)])
@@ -172,7 +180,7 @@ def limits() -> dict[str, list[Any]]:
         return False, "it was not ended"
 
     def pids() -> Check:  # without a namespace of its own a worker has no RLIMIT_NPROC, so the group alone is met
-        with Pool(SCRIPT, limits=Limits(memory=MEMORY * 4), sandbox=Sandbox(layers={"user_namespace": "off"})) as pool:
+        with Pool(SCRIPT, limits=Limits(memory="8 GiB"), sandbox=Sandbox(layers={"user_namespace": "off"})) as pool:
             folder = group(pool)
             threads, bound = pool.call("spread", timeout=100), (folder / "pids.max").read_text().strip()
             met = (folder / "pids.events").read_text().strip()
@@ -189,7 +197,20 @@ def limits() -> dict[str, list[Any]]:
             bound, throttled = (folder / "cpu.max").read_text().strip(), int(counted["nr_throttled"])
             return throttled > 0, f"cpu.max {bound}, about 4 s of computing took {seconds:.1f} s, throttled in {throttled} periods"
 
-    return {check.__name__: tried(check) for check in (memory, pids, cpu)}
+    def status() -> Check:  # what a kernel without PIDFD_GET_INFO tells of a process that is not a child of ours
+        with Pool(SCRIPT) as pool:
+            try:
+                pool.call("leave", 3, timeout=100)
+            except WorkerLost as error:
+                return error.reason == "exit:3", f"worker_lost ({error.reason})"
+        return False, "it did not end"
+
+    logged = io.StringIO()
+    logging.basicConfig(stream=logged, level=logging.INFO)
+    found = {check.__name__: list(tried(check)) for check in (memory, pids, cpu, status)}
+    for told in found.values():
+        told[1] += "" if told[0] else f"; logged: {logged.getvalue()}"
+    return found
 
 
 def limited(*, user: bool) -> dict[str, list[Any]]:
@@ -211,7 +232,7 @@ def load() -> Check:
 def refuses() -> Check:
     """The profile of workers refuses, by itself, root a file that it does not list."""
     read = f"{PYTHON} -I -S -c \"open('/etc/hostname')\""
-    free, confined = start(read)[0], start(read, "AppArmorProfile=pyproc//worker")
+    free, confined = start(read)[0], start(read, profile="pyproc//worker")
     told = confined[2].strip().splitlines()[-1:]
     return free == 0 and confined[0] == 1 and "Permission denied" in "".join(told), f"without it {free}, with it: {''.join(told)}"
 
@@ -228,12 +249,12 @@ def confined() -> dict[str, Any]:
                 "layers": [name for name, layer in status["layers"].items() if layer["state"] != "enforced"]}
 
 
-def answers(*more: str, user: bool) -> Check:
+def answers(*properties: str, user: bool, leaf: bool = True) -> Check:
     """A pool under the loaded profile answers, each of its processes is confined, nothing it did was refused."""
     before = len(denials())
-    found = document(start(f"{SELF} confined", "AppArmorProfile=pyproc", *more, user=user, leaf=True))
+    found = document(start(f"{SELF} confined", *properties, user=user, leaf=leaf, profile="pyproc" if leaf else ""))
     good = found["answer"] == 42 and found["own"] == "pyproc (enforce)" and set(found["tree"]) == {"pyproc//worker (enforce)"}
-    lost = set(found["layers"]) - set(NEWER)
+    lost = set(found["layers"]) - set(NEWER) - (set() if leaf else {"cgroup"})
     denied = denials()[before:]
     return good and not lost and not denied, f"{found}" + "".join(f"; {line}" for line in denied)
 
@@ -247,7 +268,7 @@ def denials() -> list[str]:
 def attacked_under_the_profile(*, user: bool) -> Check:
     """The corpus again, without controls: they would have to break out of the profile."""
     command = f"{PYPROC} attack --json --no-controls"
-    return attack(document(start(command, "AppArmorProfile=pyproc", user=user, leaf=True)), controls=False)
+    return attack(document(start(command, user=user, leaf=True, profile="pyproc")), controls=False)
 
 
 CHECKS: dict[str, Callable[[], Check | dict[str, list[Any]]]] = {
@@ -264,7 +285,7 @@ CHECKS: dict[str, Callable[[], Check | dict[str, list[Any]]]] = {
     "AppArmor, refusal": refuses,
     "AppArmor, call, root": lambda: answers(user=False),
     "AppArmor, call, user": lambda: answers(user=True),
-    "AppArmor, call, user, no new privileges": lambda: answers("NoNewPrivileges=yes", user=True),
+    "AppArmor, call, user, by the unit": lambda: answers("AppArmorProfile=pyproc", "NoNewPrivileges=yes", user=True, leaf=False),
     "AppArmor, attack, user": lambda: attacked_under_the_profile(user=True),
     "attack, user": lambda: attacked(user=True),
     "attack, root": lambda: attacked(user=False),
