@@ -29,6 +29,7 @@ SETUP = """\
     mount,
     umount,
     pivot_root,
+    owner /proc/*/{uid_map,gid_map,setgroups} w,
     /tmp/ r,
     /tmp/** w,
     /proc/*/** r,
@@ -56,6 +57,9 @@ profile pyproc flags=(attach_disconnected) {{
   owner /tmp/** rwk,
   owner /proc/*/{{uid_map,gid_map,setgroups}} w,
   /sys/fs/cgroup/** rw,
+  # of a supervisor that is root: its workers have another uid
+  capability kill,
+  capability sys_ptrace,
   /dev/null rw,
   signal (send, receive) peer=pyproc,
   signal (send) peer=pyproc//worker,

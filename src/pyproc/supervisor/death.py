@@ -2,7 +2,7 @@
 
 | evidence | reason |
 |---|---|
-| status SIGKILL and the group's oom_kill counter rose | oom |
+| status SIGKILL, or none that the kernel tells (before Linux 6.15), and the group's oom_kill counter rose | oom |
 | status SIGKILL and we sent it | what for: deadline, cancelled, output_limit, process_limit, protocol, policy, … |
 | status SIGKILL otherwise | signal:SIGKILL |
 | status SIGXCPU, SIGXFSZ, SIGSYS | cpu_limit, file_size, seccomp |
@@ -30,6 +30,8 @@ class Death(NamedTuple):
 def explain(status: int | None, sent_for: str | None, *, oom: bool) -> Death:
     """The death for a wait status (None: the kernel did not tell), our own kill's reason and the OOM counter."""
     if status is None:
+        if oom:
+            return Death("oom", "the memory group counts an OOM kill; the kernel told no exit status")
         return Death(sent_for or "signal:SIGKILL", "the kernel told no exit status")
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)

@@ -27,6 +27,8 @@ ROWS = [  # wait status, what our own kill was for, the group counts an OOM kill
     (40, None, False, "signal:SIG40"),
     (None, None, False, "signal:SIGKILL"),
     (None, "retired", False, "retired"),
+    (None, None, True, "oom"),
+    (None, "protocol", True, "oom"),
 ]
 
 
