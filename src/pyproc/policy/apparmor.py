@@ -61,6 +61,10 @@ profile pyproc flags=(attach_disconnected) {{
   owner /tmp/** rwk,
   owner /proc/*/{{uid_map,gid_map,setgroups}} w,
   /sys/fs/cgroup/** rw,
+  # writing the map of a boot's user namespace, there for a user and of the host for root; ending workers of another uid
+  capability sys_admin,
+  capability setuid,
+  capability setgid,
   capability kill,
   /dev/null rw,
   signal (send, receive) peer=pyproc,
