@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint suite bench soak lock clean distclean venv venv-test
+.PHONY: help demo test lint suite bench soak vm-test lock clean distclean venv venv-test
 
 SHELL := /bin/sh
 VENV := .venv/bin
@@ -48,6 +48,9 @@ soak: venv-test  ## the sampled tests in full: 1,000 killed workers, 2 million c
 	PYPROC_SOAK=1000 $(VENV)/python -m pytest tests/integration -k "killed_workers or interrupt" --timeout 3000
 	PYPROC_SOAK=1 $(VENV)/python -m pytest tests/integration/test_missing_layers.py -k lower_tier --timeout 3000
 	PYPROC_SOAK=2000000 $(VENV)/python -m pytest tests/unit/sandbox --timeout 3000
+
+vm-test: venv  ## the sandbox, control groups and AppArmor in an emulated machine with a Debian kernel; needs qemu, half an hour
+	@$(VENV)/python tools/vm_test.py $(OPTIONS)
 
 lock:  ## renew the hash-pinned requirement files (needs uv and the network)
 	requirements/lock

@@ -18,16 +18,18 @@ SWITCHES = {  # name -> where the kernel shows it; absent where the kernel or th
 }
 _SERVICE = f"as a service: [Service] Delegate=memory pids cpu and DelegateSubgroup={LEAF} (systemd 254)"
 _USER = f"as a user: systemd-run --user --pty -p Delegate=yes -p DelegateSubgroup={LEAF} COMMAND"
-_OLDER = ("with an older systemd: systemd-run --user --scope -p Delegate=yes sh -c "
-          "'g=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup); "
-          f"mkdir $g/{LEAF}; echo $$ > $g/{LEAF}/cgroup.procs; exec COMMAND'")
+_ROOT = f"as root: systemd-run --pty -p Delegate=yes -p DelegateSubgroup={LEAF} COMMAND"
+_IN_A_LEAF = ("--scope -p Delegate=yes sh -c "
+              "'g=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup); "
+              f"mkdir $g/{LEAF}; echo $$ > $g/{LEAF}/cgroup.procs; exec COMMAND'")
 _CONTAINER = "in a container: docker run --security-opt seccomp=unconfined, or a seccomp profile that allows unshare, clone and mount"
 
 
 def remedy(layer: str, general: str, uid: int, switches: Mapping[str, str]) -> str:
     """The remedy for a missing layer. `switches`: those of SWITCHES that this machine has, with their values."""
     if layer == "cgroup":
-        return f"{general if uid == 0 else _USER}; {_SERVICE}; {_OLDER}"
+        older = f"with an older systemd: systemd-run {'--user ' if uid else ''}{_IN_A_LEAF}"
+        return f"{_USER if uid else _ROOT}; {_SERVICE}; {older}"
     if layer == "user_namespace" or general == "see user_namespace":
         lines = []
         if switches.get("user.max_user_namespaces") == "0":

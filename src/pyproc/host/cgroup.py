@@ -28,7 +28,7 @@ __all__ = ["CONTROLLERS", "Group", "Hierarchy", "hierarchies", "owner_name", "pa
 CONTROLLERS = ("memory", "pids")
 OPTIONAL = ("cpu", "freezer")
 LEAF = "pyproc-supervisor"  # where a delegated service moves itself
-REMEDY = "run under systemd-run --user --scope -p Delegate=yes, or as a service with Delegate=yes"
+REMEDY = "a delegated group (Delegate=yes) is needed, and this process in a leaf of it; pyproc doctor prints the lines"
 PROBED = {"memory": ("memory.max", "memory.limit_in_bytes"), "pids": ("pids.max", "pids.max"),
           "cpu": ("cpu.max", "cpu.cfs_quota_us"), "freezer": ("cgroup.freeze", "freezer.state")}
 NAME = re.compile(r"pyproc-(\d+)-(\d+)-(\d+)-[0-9a-f]{8}")
@@ -110,8 +110,9 @@ def _granted(controller: str, found: list[Hierarchy], *, move_self: bool) -> tup
             if hierarchy.version == 1 and controller in hierarchy.controllers:
                 _probe(hierarchy.folder, controller)
                 return hierarchy.folder, ""
-            if hierarchy.version == 2 and (controller == "freezer" or controller in _offered(hierarchy.folder)):
-                base = _delegated(hierarchy.folder, controller, move_self=move_self)
+            base = _above_leaf(hierarchy.folder)  # nothing is passed on to the leaf before `base` was asked to
+            if hierarchy.version == 2 and (controller == "freezer" or controller in _offered(base)):
+                _pass_on(base, controller, move_self=move_self)
                 _probe(base, controller)
                 return base, ""
         except OSError as error:
@@ -125,11 +126,15 @@ def _offered(folder: str) -> list[str]:
     return procfs.read(f"{folder}/cgroup.controllers").decode("ascii").split()
 
 
-def _delegated(folder: str, controller: str, *, move_self: bool) -> str:
-    """The version 2 folder below which groups get `controller`."""
-    base = os.path.dirname(folder) if os.path.basename(folder) == LEAF else folder
+def _above_leaf(folder: str) -> str:
+    """The version 2 folder below which we make groups: our own, or the one above it for who stands in a leaf."""
+    return os.path.dirname(folder) if os.path.basename(folder) == LEAF else folder
+
+
+def _pass_on(base: str, controller: str, *, move_self: bool) -> None:
+    """Have groups below `base` get `controller`."""
     if controller == "freezer":
-        return base
+        return
     try:
         enable(base, [controller])
     except OSError:
@@ -139,7 +144,6 @@ def _delegated(folder: str, controller: str, *, move_self: bool) -> str:
         make(f"{base}/{LEAF}", {})
         write(f"{base}/{LEAF}/cgroup.procs", str(os.getpid()))
         enable(base, [controller])
-    return base
 
 
 def _probe(folder: str, controller: str) -> None:

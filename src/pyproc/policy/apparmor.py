@@ -8,6 +8,9 @@ Rules and reasons:
   rule grants is denied; the families of networks are denied by name, so that an attempt is not even logged.
 * The profile must let the boot build its walls, so it allows mounts and capabilities, which the kernel grants only within the user
   namespace that the boot makes. What it adds for good is the list of files, the programs, the families of sockets and ptrace.
+* `capability kill`: workers of a supervisor that is root have another uid; it, and their keeper, end them.
+* Under `NoNewPrivileges=yes` the kernel refuses the change to the workers' profile, and no pool starts: the unit that enters `pyproc`
+  must leave that option out; each worker sets it for itself.
 * Without `userns`, `mqueue` and `io_uring` rules: the compiler knows them from version 4 on, and 3 refuses the words.
 * Paths are quoted; glob signs and `@` (variables) are escaped. Quotes, backslashes and control characters are refused: in a quoted
   word the compiler takes a backslash before the closing quote for an escaped quote.
@@ -23,12 +26,14 @@ FAMILIES = ("inet", "inet6", "netlink", "packet", "bluetooth", "vsock", "can", "
 SETUP = """\
     # the boot: namespaces, the new root, giving away what it has; the kernel grants these inside its own user namespace only
     capability sys_admin,
+    capability kill,
     capability setuid,
     capability setgid,
     capability setpcap,
     mount,
     umount,
     pivot_root,
+    owner /proc/*/{uid_map,gid_map,setgroups} w,
     /tmp/ r,
     /tmp/** w,
     /proc/*/** r,
@@ -56,6 +61,14 @@ profile pyproc flags=(attach_disconnected) {{
   owner /tmp/** rwk,
   owner /proc/*/{{uid_map,gid_map,setgroups}} w,
   /sys/fs/cgroup/** rw,
+  # writing the map of a boot's user namespace, there for a user and of the host for root; ending workers of another uid
+  capability sys_admin,
+  capability setuid,
+  capability setgid,
+  capability setfcap,
+  capability kill,
+  # attesting: /proc/PID/environ of what runs in a user namespace of ours
+  capability sys_ptrace,
   /dev/null rw,
   signal (send, receive) peer=pyproc,
   signal (send) peer=pyproc//worker,

@@ -34,7 +34,7 @@ NEEDS: dict[str, tuple[str, str]] = {
     "landlock": ("Linux 5.13 with landlock in the boot parameter lsm=", "add landlock to lsm= and boot again"),
     "seccomp": ("Linux 5.6 with user notification", "run outside a container that already uses a notifier"),
     "cgroup": ("a writable cgroup: root, or a delegated subtree",
-               "start the service with Delegate=yes, or by systemd-run --user --scope -p Delegate=yes"),
+               "start it in a leaf of a delegated group; pyproc doctor prints the lines"),
 }
 PROBE_SECONDS = 60.0
 

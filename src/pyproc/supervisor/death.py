@@ -2,7 +2,7 @@
 
 | evidence | reason |
 |---|---|
-| status SIGKILL and the group's oom_kill counter rose | oom |
+| status SIGKILL, or none that the kernel tells (before Linux 6.15), and the group's oom_kill counter rose | oom |
 | status SIGKILL and we sent it | what for: deadline, cancelled, output_limit, process_limit, protocol, policy, … |
 | status SIGKILL otherwise | signal:SIGKILL |
 | status SIGXCPU, SIGXFSZ, SIGSYS | cpu_limit, file_size, seccomp |

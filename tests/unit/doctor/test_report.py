@@ -91,6 +91,9 @@ def test_what_is_accepted_does_not_count_for_fail_above() -> None:
 
 @pytest.mark.parametrize(("layer", "uid", "switches", "told"), [
     ("cgroup", 1000, {}, "systemd-run --user --pty -p Delegate=yes -p DelegateSubgroup=pyproc-supervisor COMMAND"),
+    ("cgroup", 1000, {}, "systemd-run --user --scope -p Delegate=yes sh -c"),
+    ("cgroup", 0, {}, "systemd-run --pty -p Delegate=yes -p DelegateSubgroup=pyproc-supervisor COMMAND"),
+    ("cgroup", 0, {}, "systemd-run --scope -p Delegate=yes sh -c"),
     ("cgroup", 0, {}, "[Service] Delegate=memory pids cpu"),
     ("user_namespace", 1000, {"user.max_user_namespaces": "0"}, "as root: sysctl -w user.max_user_namespaces=15000"),
     ("mount_namespace", 1000, {"kernel.unprivileged_userns_clone": "0"}, "sysctl -w kernel.unprivileged_userns_clone=1"),

@@ -309,9 +309,9 @@ class Unified:
         (self.own / "cgroup.procs").write_text(procs)
         self.removed: list[str] = []
         kernel = libc.Kernel()
-        texts = {"/proc/self/cgroup": b"0::/user.slice/app.scope\n",
-                 "/proc/self/mountinfo": f"30 24 0:26 / {top} rw - cgroup2 cgroup2 rw\n".encode()}
-        self.read = lambda path, **how: texts[path] if path in texts else _real_read(path, **how)
+        self.texts = {"/proc/self/cgroup": b"0::/user.slice/app.scope\n",
+                      "/proc/self/mountinfo": f"30 24 0:26 / {top} rw - cgroup2 cgroup2 rw\n".encode()}
+        self.read = lambda path, **how: self.texts[path] if path in self.texts else _real_read(path, **how)
         self.kernel = kernel
         kernel.mkdir = self.mkdir  # type: ignore[method-assign, assignment]
         kernel.rmdir = self.rmdir  # type: ignore[method-assign, assignment]
@@ -326,6 +326,11 @@ class Unified:
             if name in controllers.split():
                 for file in files:
                     (folder / f"{name}.{file}").write_text("")
+
+    def stand_in(self, folder: Path) -> None:
+        self.mkdir(str(folder), 0o755)
+        (folder / "cgroup.procs").write_text(str(os.getpid()))
+        self.texts["/proc/self/cgroup"] = f"0::/user.slice/app.scope/{folder.name}\n".encode()
 
     def mkdir(self, path: str, mode: int) -> None:
         os.mkdir(path, mode)
@@ -388,7 +393,12 @@ def test_a_delegated_service_moves_itself_aside_and_is_found_there(machine: Call
     folders, refusal = cgroup.parents(move_self=True)
     assert (folders, refusal) == ({"memory": str(one.own), "pids": str(one.own)}, "")
     assert (one.own / cgroup.LEAF / "cgroup.procs").read_text() == str(os.getpid())
-    assert cgroup._delegated(f"{one.own}/{cgroup.LEAF}", "memory", move_self=False) == str(one.own)
+
+
+def test_a_process_that_was_started_in_a_leaf_makes_groups_beside_it(machine: Callable[..., Unified]) -> None:
+    one = machine()
+    one.stand_in(one.own / cgroup.LEAF)  # which has no controller: the group above it has passed nothing on yet
+    assert cgroup.parents(also=("cpu",)) == (dict.fromkeys(("memory", "pids", "cpu"), str(one.own)), "")
 
 
 def test_a_service_that_is_not_alone_moves_nobody(machine: Callable[..., Unified]) -> None:

@@ -28,6 +28,7 @@ ROWS = [  # wait status, what our own kill was for, the group counts an OOM kill
     (None, None, False, "exit:unknown"),
     (None, None, True, "oom"),
     (None, "retired", False, "retired"),
+    (None, "protocol", True, "oom"),
 ]
 
 
