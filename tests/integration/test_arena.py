@@ -190,6 +190,7 @@ def test_room_that_nobody_holds_is_used_again() -> None:
             assert len(own._core.placed._blocks) == 1
             own.empty(12 * MIB, "u1")  # no room for a second one: ordinary memory
             assert len(own._core.placed._blocks) == 1
+            assert (own.call("echo", numpy.full(15 * MIB, 3, "u1")) == 3).all()
             del built
 
 

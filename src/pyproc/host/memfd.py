@@ -64,7 +64,7 @@ class Mapping:
     def region(self) -> Any:
         """A new object over all of the memory, which holds the mapping and can be referred to weakly."""
         region = self._kind.from_address(self._address)
-        region.mapping = self  # type: ignore[attr-defined]
+        region.mapping = self
         return region
 
     def __del__(self) -> None:
