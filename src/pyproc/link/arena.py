@@ -3,7 +3,7 @@
     requests   we write, the worker maps it for reading: it can change nothing that a caller has built or sent
     answers    the worker writes; we map it privately, and copy what is kept
 
-Each is as large as the limit of what it carries, so that one message always finds room, and its size is sealed. A file that
+Each is at least as large as the limit of what it carries, so that one message finds room, and its size is sealed. A file that
 nobody has written takes no memory. Where the system refuses either of them there is none, and every value goes through the pipes.
 """
 
@@ -13,10 +13,9 @@ import errno
 import os
 
 from pyproc.host import memfd, procfs
-from pyproc_wire.arena import Receiver, Sender
+from pyproc_wire.arena import Receiver, Sender, answers_size, requests_size
 
 NOTHING_LEFT = (errno.EMFILE, errno.ENFILE)  # a reason to start no worker, as for the pipes
-PAGE = 4096  # bytes
 NAMES = ("pyproc-requests", "pyproc-answers")
 
 
@@ -30,13 +29,13 @@ class Arena:
         self._answers = -1
         self._inner: tuple[int, ...] = ()
         self._mapping: memfd.Mapping | None = None
-        self._size = _whole_pages(response)
-        self.sender = Sender(lambda: self._mapping)
+        self._size, size = answers_size(response), requests_size(request)
+        self.sender = Sender(lambda: self._mapping, lowest=size // 2)
         self.receiver = Receiver(self._map_answers, response, views=False)
         requests = -1
         try:
-            requests = memfd.make(NAMES[0], _whole_pages(request))
-            mapping = memfd.Mapping(requests, _whole_pages(request), shared=True)
+            requests = memfd.make(NAMES[0], size)
+            mapping = memfd.Mapping(requests, size, shared=True)
             memfd.seal(requests, only_we_write=True)
             self._answers = memfd.make(NAMES[1], self._size)
             memfd.seal(self._answers, only_we_write=False)
@@ -83,10 +82,6 @@ class Arena:
 
     def _map_answers(self) -> memfd.Mapping | None:
         return memfd.Mapping(self._answers, self._size, shared=False) if self._answers >= 0 else None
-
-
-def _whole_pages(size: int) -> int:
-    return -(-size // PAGE) * PAGE
 
 
 def _close(fd: int) -> None:
