@@ -11,7 +11,7 @@ Rules:
 * "pinned": all processes on one core, the path of the processor alone: read it for ratios. "free": the scheduler chooses, and
   where it puts the worker is half of the result: read it for the feel.
 * A peer that is not installed, or fails, is named as such; nothing is left out in silence.
-* Nothing here is a test: no time fails anything. What guards the call path is tests/unit/pool/test_work_of_a_call.py.
+* Nothing here is a test: no time fails anything. What guards the call path is tests/integration/test_work_of_a_call.py (ADR 0016).
 """
 
 from __future__ import annotations
