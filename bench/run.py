@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--show", type=Path, metavar="JSON", help="measure nothing, show this result")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the result into this folder")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the cells are ended on the way out
     options.write.parent.mkdir(parents=True, exist_ok=True)
     result = json.loads(options.show.read_text("utf-8")) if options.show else run(options)
     print(tables.text(result))
