@@ -267,7 +267,7 @@ def test_a_pool_of_the_configuration_can_do_without_a_zygote(cli: Any, tmp_path:
     (["bench", "--rounds", "x"], 2, "'x' is not a valid whole number from 1 to 1000. `pyproc bench"),
     (["policy", "export"], 2, "Missing option '--format'. Choose from: oci, apparmor, selinux, systemd, kubernetes, docker, text. "
      "`pyproc policy export --help`"),
-    (["policy", "explain", "open"], 2, "act 'open' lacks what it is done to; write open PATH [--write]. `pyproc policy explain --help`"),
+    (["policy", "explain", "open"], 2, "act 'open' lacks what it is done to; write open PATH [--write]. `pyproc policy explain"),
     (["policy", "explain", "connect"], 2, "act 'connect' lacks what it is done to; write connect HOST:PORT or connect PATH."),
     (["policy", "learn", "nofile.jsonl"], 78, "calls 'nofile.jsonl' cannot be read: there is no such file; name a file of calls"),
     (["policy", "learn", "--worker", "{script}", "--", "echo", "{{bad"], 65, "'{bad' is neither JSON nor a function's name"),
