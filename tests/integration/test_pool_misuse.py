@@ -331,6 +331,21 @@ def test_a_worker_that_was_buried_first_is_not_condemned() -> None:
         assert pool.call("echo", 1) == 1
 
 
+def test_a_layer_that_is_off_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    lax = Sandbox(layers={"mdwe": "off", "parent_death": "off"})
+    with Pool(pathlib.Path(__file__).with_name("subject.py"), sandbox=lax, name="lax"):
+        pass
+    assert "layers_off pool=lax layers=parent_death,mdwe" in [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("way", ["itself", "below", "link"])
+def test_the_machines_processes_are_never_shown(way: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "link").symlink_to("/proc/self")
+    path = {"itself": "/proc", "below": "/proc/sys", "link": str(tmp_path / "link")}[way]
+    with pytest.raises(ConfigError, match="shows every process"):
+        Pool(pathlib.Path(__file__).with_name("subject.py"), sandbox=Sandbox(read=[path]))
+
+
 LEAVES_A_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
 
 
@@ -396,6 +411,6 @@ def test_a_deadline_says_how_long_it_was_and_which_timeout_ruled(method: str, bo
 def test_a_call_that_finds_no_worker_says_how_long_it_waited() -> None:
     with Pool(SUBJECT, workers=1) as pool:
         busy = pool.submit("nap", 60)
-        with pytest.raises(DeadlineExceeded, match=r"within 0\.2 s; give it more time, or the pool more workers"):
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.2 s, the call's timeout; give it more time, or the pool more workers"):
             pool.call("echo", 1, timeout=0.2)
         assert not busy.done()

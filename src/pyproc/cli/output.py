@@ -166,8 +166,10 @@ def fail(told: dict[str, object], *, as_json: bool, hint: str = "") -> None:
     tell(show(line))
     denied = told.get("denied")
     if isinstance(denied, dict) and "error_id" in told:  # else the message has said it
+        from pyproc.sandbox.denial import advice
+
         tell(show(f"pyproc: refused by {denied['layer']} (reported by: {denied['reported_by']}): {denied['subject']}\n"
-                  f"pyproc: what would allow it: {denied['change']}"))
+                  f"pyproc: {advice(denied['change'])}"))
 
 
 def width() -> int | None:

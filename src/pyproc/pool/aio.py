@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import Executor
 from time import monotonic
 from types import TracebackType
 from typing import Any, Unpack
@@ -22,6 +23,7 @@ from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.core import Core
 from pyproc.pool.options import PoolOptions, with_options
+from pyproc.pool.view import View
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -32,7 +34,7 @@ class AsyncPool:
     """As Pool, with the options of Pool; started by `async with` or `await start()`."""
 
     @with_options
-    def __init__(self, script: str | os.PathLike[str], **options: Unpack[PoolOptions]) -> None:
+    def __init__(self, script: str | os.PathLike[str] | None = None, **options: Unpack[PoolOptions]) -> None:
         self._script = script
         self._options = options
         self._started: Core | None = None
@@ -63,7 +65,7 @@ class AsyncPool:
         core = self._core
         worker = span = None
         try:
-            worker, span = core.lend(method, timeout)
+            worker, span = core.lend(method, timeout, body)
             if worker is None:
                 worker, body, span = await self._wait(method, body, span)
             frame = core.begin(worker, method, body, span, False)
@@ -78,15 +80,45 @@ class AsyncPool:
                     if type(event) is Succeeded or type(event) is Failed:
                         return core.finish(worker, event)
                     if type(event) is not Part:
-                        raise await self._lost(worker, None, timeout)
+                        raise await self._lost(worker)
         except TimeoutError:  # no channel's: a signal handler raised it
             core.left(worker, id)
             raise
         except (OSError, RemoteProtocolError) as error:
-            raise await self._lost(worker, error, timeout) from error
+            raise await self._lost(worker, error) from error
         except BaseException:
             core.left(worker, id)
             raise
+
+    async def view(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> View:
+        """As Pool.view: `with await pool.view(…) as view: view.value`."""
+        core = self._core
+        worker = span = None
+        try:
+            worker, span = core.lend(method, timeout, body)
+            if worker is None:
+                worker, body, span = await self._wait(method, body, span)
+            frame = core.begin(worker, method, body, span, False)
+        except BaseException as error:
+            core.not_begun(worker, span, error)
+            raise
+        id = worker.call_id
+        try:
+            async with self._losing(worker):
+                await self._send(worker, frame)
+                while True:
+                    for event in worker.connection.receive(await self._receive(worker)):
+                        if type(event) is not Succeeded and type(event) is not Failed:
+                            raise await self._lost(worker)
+                        view: View = core.finish(worker, event, lend=True)
+                        return view
+        except BaseException:
+            core.left(worker, id)
+            raise
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> Any:
+        """As Pool.empty."""
+        return self._core.empty(shape, dtype)
 
     async def stream(self, method: str, body: Any = None, *,
                      timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
@@ -94,7 +126,7 @@ class AsyncPool:
         core = self._core
         worker = span = None
         try:
-            worker, span = core.lend(method, timeout)
+            worker, span = core.lend(method, timeout, body)
             if worker is None:
                 worker, body, span = await self._wait(method, body, span, stream=True)
             frame = core.begin(worker, method, body, span, True)
@@ -103,46 +135,46 @@ class AsyncPool:
             raise
         id, taken = worker.call_id, 0
         try:
-            async with self._losing(worker, timeout):
+            async with self._losing(worker):
                 await self._send(worker, frame)
             while True:
-                async with self._losing(worker, timeout):
+                async with self._losing(worker):
                     events = worker.connection.receive(await self._receive(worker))
                 for event in events:
                     if type(event) is Part:
-                        async with self._losing(worker, timeout):
+                        async with self._losing(worker):
                             part = core.part(worker, event)
                         yield part
                         taken += 1
                         if taken >= PARTS_AHEAD // 2 and id in worker.connection.open_calls:
-                            async with self._losing(worker, timeout):
+                            async with self._losing(worker):
                                 await self._send(worker, worker.connection.credit(id, taken))
                             taken = 0
                     elif type(event) is Succeeded or type(event) is Failed:
-                        async with self._losing(worker, timeout):
+                        async with self._losing(worker):
                             single = core.finish(worker, event)
                         if single is not None:
                             yield single
                         return
                     else:
-                        raise await self._lost(worker, None, timeout)
+                        raise await self._lost(worker)
         finally:
             core.left(worker, id)
 
     @contextlib.asynccontextmanager
-    async def _losing(self, worker: Worker, timeout: float | str | None) -> AsyncIterator[None]:
+    async def _losing(self, worker: Worker) -> AsyncIterator[None]:
         """As `Core.losing`."""
         try:
             yield
         except TimeoutError:
             raise
         except (OSError, RemoteProtocolError) as error:
-            raise await self._lost(worker, error, timeout) from error
+            raise await self._lost(worker, error) from error
 
-    async def _lost(self, worker: Worker, cause: BaseException | None, timeout: float | str | None) -> CallError:
+    async def _lost(self, worker: Worker, cause: BaseException | None = None) -> CallError:
         """As `Core.lost`, which waits for the kernel's evidence; it is finished and counted there although we are cancelled."""
         worker.call_id = 0  # counted there, and by nobody else
-        return await asyncio.to_thread(self._core.lost, worker, cause, timeout)
+        return await asyncio.to_thread(self._core.lost, worker, cause)
 
     async def _wait(self, method: str, body: Any, span: Span, *, stream: bool = False) -> tuple[Worker, Raw, Span]:
         """A worker, the encoded body, and what is left of `span`. Raises CallError."""
@@ -155,9 +187,9 @@ class AsyncPool:
             except RuntimeError:  # the loop was closed with this call in it: nobody waits any more
                 core.forsake(waiter)
 
-        waiter = Waiter(wake, monotonic() + span.seconds)
+        waiter = Waiter(wake, span)
         try:
-            core.queue(waiter, method, body, span, stream=stream)
+            core.queue(waiter, method, body, stream=stream)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, waiter.deadline - monotonic())):
                     await woken.wait()
@@ -202,6 +234,10 @@ class AsyncPool:
             await future
         finally:
             remove(fd)
+
+    def executor(self) -> Executor:
+        """As Pool's: `await loop.run_in_executor(pool.executor(), f, x)`."""
+        return self._core.executor(self)
 
     def functions(self) -> dict[str, Any]:
         """Name -> schemas and promises, as Pool.functions."""

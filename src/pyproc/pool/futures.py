@@ -16,7 +16,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from time import monotonic
 from typing import Any
 
 from pyproc.errors import Unavailable
@@ -33,10 +32,9 @@ Callback = Callable[[Future[Any]], object]
 class Submission(Future[Any]):
     """One call. `waiter` while it stands in the queue, else `begun`: its worker and its frame."""
 
-    def __init__(self, core: Core, method: str, timeout: float | str | None) -> None:
+    def __init__(self, core: Core, method: str) -> None:
         super().__init__()
         self.method = method
-        self.timeout = timeout
         self.waiter: Waiter | None = None
         self.begun: tuple[Worker, bytes] | None = None
         self._core = core
@@ -76,7 +74,7 @@ class Submission(Future[Any]):
             if self.begun is None and not self._begin():
                 return self.taken() if self.cancelled() else []  # cancelled, or woken twice
             worker, frame = self.begun  # type: ignore[misc]
-            result = converse(self._core, worker, frame, self.timeout)
+            result = converse(self._core, worker, frame)
         except BaseException as error:  # noqa: BLE001 - whatever a call raises is its future's, as an executor has it
             self.set_exception(error)
         else:
@@ -123,7 +121,7 @@ class Submissions:
 
     def submit(self, method: str, body: Any, timeout: float | str | None) -> Future[Any]:
         """The call's future, which holds its refusal too."""
-        call = Submission(self._core, method, timeout)
+        call = Submission(self._core, method)
         try:
             if not self._begin(call, body, timeout):
                 return call  # it stands in the queue
@@ -143,7 +141,7 @@ class Submissions:
         """Whether it has begun. Raises what `submit` is refused with."""
         core, worker, span = self._core, None, None
         try:
-            worker, span = core.lend(call.method, timeout)
+            worker, span = core.lend(call.method, timeout, body)
             if worker is None:
                 self._queue(call, body, span)
                 return False
@@ -154,10 +152,9 @@ class Submissions:
         return True
 
     def _queue(self, call: Submission, body: Any, span: Span) -> None:
-        deadline = monotonic() + span.seconds
-        call.waiter = Waiter(lambda: self._woken(call), deadline, watched=True)
-        self._core.queue(call.waiter, call.method, body, span, stream=False)
-        self._core.watch(deadline)
+        call.waiter = Waiter(lambda: self._woken(call), span, watched=True)
+        self._core.queue(call.waiter, call.method, body, stream=False)
+        self._core.watch(call.waiter.deadline)
 
     def _woken(self, call: Submission) -> None:
         """Its wait is over. Called from any thread, and raises nothing."""

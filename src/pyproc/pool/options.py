@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from inspect import signature
 from typing import TypedDict, TypeVar, Unpack
 
@@ -18,6 +19,8 @@ from pyproc.supervisor.spec import WorkerSpec
 
 SOURCE_BYTES = 16 << 20  # a script beyond this is not a script
 QUEUE_DEFAULT = 1000  # calls
+NO_CLOUDPICKLE = "an executor needs cloudpickle; pip install pyproc-supervisor[pickle]"
+FOR_FUNCTIONS = ("pickle", "cloudpickle")  # what a worker needs to load a function; imported once, before the fork
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class PoolOptions(TypedDict, total=False):
     name: str
 
 
-def read(script: str | os.PathLike[str], **given: Unpack[PoolOptions]) -> Options:
+def read(script: str | os.PathLike[str] | None, **given: Unpack[PoolOptions]) -> Options:
     """The options of contract section 3. Raises ConfigError, ProtectionUnavailable."""
     for name in given:
         if name not in NAMES:
@@ -61,7 +64,7 @@ def read(script: str | os.PathLike[str], **given: Unpack[PoolOptions]) -> Option
 
 
 def _read(
-    script: str | os.PathLike[str], *, workers: int = 1, isolation: str = "worker", sandbox: Sandbox | None = None,
+    script: str | os.PathLike[str] | None = None, *, workers: int = 1, isolation: str = "worker", sandbox: Sandbox | None = None,
     limits: Limits | None = None, restart: Restart | None = None, timeout: str | float = 30.0,
     queue: int = QUEUE_DEFAULT, max_requests: int = 0, env: Mapping[str, str] | None = None, python: str | None = None,
     preload: Sequence[str] = (), concurrency: int = 1, prefetch: int = 1, zygote: bool = True, name: str = "pool",
@@ -88,13 +91,18 @@ def _read(
     if not isinstance(name, str) or not values.POOL_NAME.fullmatch(name):
         raise ConfigError(f"name is {shown(name)}; write at most 64 letters, digits, _, - and .")
     values.switch("zygote", zygote)
+    preloaded = values.modules("preload", preload)
+    if script is None:  # functions are all that is called, by way of `pool.executor`
+        if find_spec("cloudpickle") is None:
+            raise ConfigError(NO_CLOUDPICKLE)
+        script, preloaded = os.devnull, (*FOR_FUNCTIONS, *preloaded)
     if not isinstance(script, (str, os.PathLike)) or not isinstance(os.fspath(script), str) or not os.fspath(script):
         raise ConfigError(f"script is {shown(script)}; give the path of a Python file as text or as a pathlib.Path")
     path = os.path.abspath(os.fspath(script))
     spec = WorkerSpec(name=name, script=path, source=_source(path), workers=workers,
                       sandbox=Sandbox() if sandbox is None else sandbox, limits=Limits() if limits is None else limits,
                       environment=values.environment("env", env), python=values.interpreter("python", python),
-                      preload=values.modules("preload", preload), solo=not zygote, intensity=often.intensity, period=often.period)
+                      preload=preloaded, solo=not zygote, intensity=often.intensity, period=often.period)
     return Options(name=name, isolation=isolation, timeout=parse_time("timeout", timeout), queue=queue,
                    max_requests=1 if isolation == "call" else max_requests, spec=spec)
 

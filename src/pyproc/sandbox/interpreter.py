@@ -35,6 +35,11 @@ class Interpreter(msgspec.Struct, frozen=True):
     packages: str
     sys_path: tuple[str, ...]
 
+    @property
+    def importable(self) -> tuple[str, ...]:
+        """Folders whose modules can be imported: of the standard library, which `readable` begins with, and of packages."""
+        return (*self.readable[:2], *self.site_path, *self.sys_path)
+
 
 def describe(python: str | None = None) -> Interpreter:
     """The interpreter `python` (default: ours). Raises ConfigError naming the path when it cannot be run, or cannot run a worker."""

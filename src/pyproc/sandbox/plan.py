@@ -123,6 +123,8 @@ def build(
     for path in sandbox.read:
         if not os.path.exists(path):
             raise ConfigError(f"sandbox.read names {path!r}, which does not exist; remove it or create it")
+        if beneath(os.path.realpath(path), "/proc"):
+            raise ConfigError(f"sandbox.read names {path!r}, which shows every process of this machine; remove it")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if (sandbox.scratch or 0) > memory:
         raise ConfigError(f"sandbox.scratch is {sandbox.scratch} bytes, and it lies in memory, of which this machine has {memory}; "
@@ -150,7 +152,7 @@ def build(
             "seccomp": base64.b64encode(template).decode() if "seccomp" in on else None, "marks": list(marks),
         },
         "sys_path": list(interpreter.sys_path), "site_path": list(interpreter.site_path), "preload": list(preload),
-        "script": {"path": script, "source": source, "folder": _importable(os.path.dirname(script), sandbox.read)},
+        "script": {"path": script, "source": source, "folder": importable(os.path.dirname(script), sandbox.read)},
         "solo": solo, "cgroups": cgroups,
         "limits": {"request": limits.request, "response": limits.response},
     }
@@ -195,7 +197,7 @@ def refuse_unreachable(decided: Mapping[str, LayerState], interpreter: Interpret
                 remedy="use an interpreter below a folder that everybody may pass, such as /usr, or do not switch the layer off")
 
 
-def _importable(folder: str, listed: tuple[str, ...]) -> str | None:
+def importable(folder: str, listed: tuple[str, ...]) -> str | None:
     """The script's folder, if the user has listed it or a folder above it."""
     return folder if any(os.path.commonpath((folder, path)) == path for path in listed) else None
 

@@ -20,7 +20,7 @@ from pyproc.sandbox.plan import Plan
 from pyproc.supervisor.state import Worker
 from pyproc_wire.places import GREETING
 
-ZYGOTE_DESCRIPTORS = frozenset(range(6))  # as `pyproc_worker.newborn` places them; 4 and 5 are kept free for a worker
+ZYGOTE_DESCRIPTORS = frozenset(range(8))  # as `pyproc_worker.newborn` places them; 4 to 7 are kept free for a worker
 
 
 class Zygote(NamedTuple):
