@@ -6,16 +6,20 @@ traceback. What happens while Python itself loads, and this file, is out of reac
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # as in typing, which takes milliseconds to load
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 VERBS = ("attack", "bench", "call", "doctor", "functions", "init", "policy")
 
 
 def load(verb: str) -> object:
     """The command of one of VERBS, or of one below such a verb: "policy.show"."""
+    import importlib
+
     command: object = importlib.import_module(f"pyproc.cli.commands.{verb}").command
     return command
 
@@ -29,10 +33,19 @@ def main() -> NoReturn:
         from pyproc.cli import output, program
 
         code = program.run(sys.argv[1:])
+        _leave_out_interrupts()
         output.settle()
     except KeyboardInterrupt:
+        _leave_out_interrupts()
         code = 130  # output.INTERRUPTED, which may not have been imported yet
     sys.exit(code)
+
+
+def _leave_out_interrupts() -> None:
+    """The exit code stands: another Ctrl-C, pressed in impatience, does not make it that of a signal, nor a traceback."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _fill_standard_streams() -> None:

@@ -19,6 +19,7 @@ from pyproc.cli import output
 from pyproc.config import load
 from pyproc.config.model import PLAIN, Configuration, PoolConfig
 from pyproc.pool import options as pool_options
+from pyproc.supervisor.children import BOOT_SECONDS
 from pyproc.supervisor.spec import WorkerSpec
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -139,6 +140,10 @@ def _made_and_pool(script: str | None, config: str | None, profile: str | None, 
     made = configuration(config, load.Flags(named_pool(), script, profile, layers))
     if made is None:
         raise click.UsageError("no worker script; give --worker FILE, or --config FILE with a pool")
+    if pool is not None and made.path and named_pool() is None and pool not in made.pools:
+        known = ", ".join(made.pools) or "no pool"
+        raise click.UsageError(f"the question is about pool {pool!r}, and config {made.path!r} has {known}; name one of them, or ask "
+                               "with an act alone")
     chosen = only(made, pool if made.path else None)
     if chosen is None:
         raise ConfigError(f"config {made.path!r}: it has 0 pools; choose the script by --worker FILE")
@@ -150,7 +155,7 @@ def _made_and_pool(script: str | None, config: str | None, profile: str | None, 
 def open_pool(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> Pool:
     """The pool that is meant, with one worker. Raises ConfigError, ProtectionUnavailable, CallError, UsageError."""
     made, chosen = _made_and_pool(script, config, profile, layers)
-    with load.placed(made, chosen.name):
+    with load.placed(made, chosen.name), output.waiting(f"script {chosen.script!r} to be loaded, at most {BOOT_SECONDS:.0f} s"):
         return Pool(chosen.script, **{**chosen.options(), "workers": 1})
 
 

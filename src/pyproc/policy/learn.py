@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pyproc.config.options import Limits, Sandbox
-from pyproc.errors import ConfigError
+from pyproc.errors import ConfigError, NotFound
 from pyproc.policy import survey
 from pyproc.policy.lesson import Extra, Lesson, Part, Reason, State
 from pyproc.policy.observe import SEEN_MAX, WIDER, Call, Run, observe, ordinary
@@ -58,10 +58,13 @@ class Learner:
         self._pools = 0
 
     def learn(self, profile_path: str) -> Lesson:
-        """`profile_path`: where a profile of one's own will stand. Raises ConfigError, ProtectionUnavailable."""
+        """`profile_path`: where a profile of one's own will stand. Raises ConfigError, for a script that no policy makes loadable too,
+        ProtectionUnavailable, and NotFound for a function that is not there."""
         with self._folder:
             state, rounds = self._ask()
             goal = self._ordinary(state)
+            if goal.failure and not state.parts:  # nothing that a policy could mend
+                raise ConfigError(goal.failure)
             again = self._ordinary(state)
             exact = goal.ended == again.ended
             self._tell(f"{len(state.parts)} parts were asked for; trying without each")
@@ -81,6 +84,9 @@ class Learner:
             spec = self._with(state)
             self._pools += 1
             run = observe(spec, self._calls, self._timeout)
+            for ended in run.ended:
+                if ended.code == NotFound.code:
+                    raise NotFound(ended.text)
             self._refused.clear()  # what the round before was refused may be allowed now
             wanted = state
             for part in self._wants(run, survey.in_force(spec)):

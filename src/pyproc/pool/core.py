@@ -26,7 +26,6 @@ from pyproc.errors import (
     SHUTDOWN,
     CallError,
     DeadlineExceeded,
-    NotFound,
     PyprocError,
     Unavailable,
 )
@@ -195,8 +194,7 @@ class Core:
         try:
             span = self._spans[method]
         except (KeyError, TypeError):
-            known = ", ".join(sorted(self._spans)[:20])
-            unknown = NotFound(f"no function {str(method)[:200]!r} is exposed; exposed are {known}")
+            unknown = failures.not_exposed(method, self._spans)
             self.ledger.reject(unknown)
             raise unknown from None
         if timeout is not None:

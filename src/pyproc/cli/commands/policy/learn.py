@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyproc.cli import output, target
-from pyproc.errors import ConfigError
+from pyproc.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
     from pyproc.policy.observe import Call
@@ -50,6 +50,9 @@ def command(words: tuple[str, ...], script: str | None, profile: str | None, lay
         lesson = learner.learn(str(folder / "profile.json"))
     except ProfileError as error:
         raise ConfigError(f"sandbox {error}") from error
+    except NotFound as error:
+        alone = f"; nor is there a file {words[0]!r}" if len(words) == 1 else ""
+        raise NotFound(f"{error.message}{alone}") from error
     source = config or "present"
     if save is not None:
         _write(folder / "pyproc.toml", proposal.file(lesson, options))
@@ -68,6 +71,8 @@ def _calls(words: tuple[str, ...]) -> list[Call]:
     try:
         if len(words) == 1 and Path(words[0]).is_file():
             return wanted_calls.from_lines(Path(words[0]).read_text("utf-8"))
+        if len(words) == 1 and ("/" in words[0] or words[0].endswith((".json", ".jsonl"))):
+            raise ConfigError(f"calls {words[0]!r} cannot be read: there is no such file; name a file of calls, or METHOD [BODY] ...")
         return wanted_calls.from_words(words)
     except OSError as error:
         raise ConfigError(f"calls {words[0]!r} cannot be read: {error.strerror}") from error
