@@ -31,7 +31,7 @@ from pyproc.sandbox.acts import Act
 from pyproc.sandbox.denial import limit_text
 from pyproc.sandbox.explain import answer, judge
 from pyproc.sandbox.oci_export import to_oci
-from pyproc.sandbox.paths import look_here
+from pyproc.sandbox.paths import View, look_here
 from pyproc.sandbox.rules import ALLOW, U32, Condition, Profile, Rule, syscall_table
 from pyproc.sandbox.verdict import Change, Policy
 from pyproc.supervisor.spec import WorkerSpec
@@ -85,7 +85,7 @@ class Learner:
             policy, wanted = survey.in_force(spec), state
             for part in self._wants(run, policy):
                 wanted = wanted.plus(part)
-            wanted = _collapsed(wanted, lambda folder: not withheld.reason(folder, policy.view))
+            wanted = _collapsed(wanted, policy.view)
             for part in wanted.parts:
                 self._reasons.setdefault(part, {Reason("", f"more than {COLLAPSE} files of it"): None})
             if run.overflow:
@@ -284,13 +284,13 @@ def _same(run: Run, goal: Run, *, exact: bool) -> bool:
     return run.ended == goal.ended if exact else [e.kind for e in run.ended] == [e.kind for e in goal.ended]
 
 
-def _collapsed(state: State, shown: Callable[[str], bool]) -> State:
-    """Many files of one folder are listed as the folder, if that may be `shown`."""
+def _collapsed(state: State, view: View) -> State:
+    """Many files of one folder are listed as the folder, if that may be shown."""
     files: dict[str, list[Part]] = {}
     for part in state.parts:
         if isinstance(part, Change) and part.key == "sandbox.read":
             files.setdefault(os.path.dirname(str(part.value)), []).append(part)
     for folder, parts in files.items():
-        if len(parts) > COLLAPSE and shown(folder):
+        if len(parts) > COLLAPSE and not withheld.reason(folder, view):
             state = state.without(parts).plus(Change("sandbox.read", folder))
     return state

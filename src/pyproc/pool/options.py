@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from inspect import signature
 from typing import TypedDict, TypeVar, Unpack
 
 from pyproc.config import values
+from pyproc.config.files import read_regular
 from pyproc.config.options import Limits, Restart, Sandbox
 from pyproc.config.units import parse_time
 from pyproc.config.values import QUEUE_MAX, REQUESTS_MAX, WORKERS_MAX, shown
@@ -102,11 +104,10 @@ def _read(
 
 def _source(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            data = file.read(SOURCE_BYTES + 1)
-        if len(data) > SOURCE_BYTES:
-            raise ConfigError(f"script {path!r} is longer than 16 MiB; put data into files and list them in sandbox.read")
+        data = read_regular(path, SOURCE_BYTES)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            raise ConfigError(f"script {path!r} is longer than 16 MiB; put data into files and list them in sandbox.read") from error
         raise ConfigError(f"script {path!r} cannot be read: {error}; give the path of a Python file") from error
     try:
         return data.decode("utf-8-sig")  # no other encoding: the script may be anybody's, and is not to choose a codec here
