@@ -93,6 +93,11 @@ def show(text: str) -> str:
                    for c in text)
 
 
+def one_line(text: str) -> str:
+    """`text` with every control character escaped."""
+    return show(text).replace("\n", "\\n")
+
+
 def coloured() -> bool:
     """Whether standard output takes colours: a terminal, unless NO_COLOR has any text (no-color.org) or TERM is dumb."""
     return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -138,7 +143,7 @@ def fail(told: dict[str, object], *, as_json: bool, hint: str = "") -> None:
     if "reason" in told:
         notes.append(f"reason {told['reason']}")
     line = f"pyproc: {told['code']}: {told['message']}" + (f" ({'; '.join(notes)})" if notes else "")
-    tell(show(line))
+    tell(one_line(line))
     denied = told.get("denied")
     if isinstance(denied, dict):
         tell(show(f"pyproc: refused by {denied['layer']} (reported by: {denied['reported_by']}): {denied['subject']}\n"
@@ -147,7 +152,7 @@ def fail(told: dict[str, object], *, as_json: bool, hint: str = "") -> None:
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Columns as wide as their widest cell."""
-    shown = [tuple(show(cell) for cell in row) for row in rows]
+    shown = [tuple(one_line(cell) for cell in row) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
                      for row in shown)

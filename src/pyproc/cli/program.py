@@ -122,6 +122,7 @@ def _run(argv: list[str], causes: Causes, *, as_json: bool, logged: bool) -> int
 
 
 def _with_help(message: str, argv: list[str]) -> str:
-    """`message` as a sentence, and the help that fits; the verb is the first argument, as no option stands before it."""
+    """`message` as a sentence in one line, and the help that fits; the verb is the first argument, as no option stands before it."""
+    message = " ".join(message.split())
     verb = f" {argv[0]}" if argv[0] in VERBS else ""
     return f"{message}{'' if message.endswith(('.', '?', ')')) else '.'} `pyproc{verb} --help` shows what is possible"
