@@ -150,8 +150,9 @@ class Dialogue:
 
 def _layer_refused(told: object) -> LayerRefused:
     match told:
-        case {"layer": str(layer), "text": str(text), **more} if not more and (layer in LAYERS or UNSHARED.issuperset(layer.split("/"))):
-            return LayerRefused(layer, printable(text, REASON_CHARS))
+        case {"layer": str(layer), "text": str(text), **more} if not more:
+            if layer in LAYERS or UNSHARED.issuperset(layer.split("/")):
+                return LayerRefused(layer, printable(text, REASON_CHARS))
     raise Breach("the zygote's failure is not a layer's")
 
 
