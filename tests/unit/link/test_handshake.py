@@ -87,9 +87,11 @@ class Row(TypedDict, total=False):
     rows: dict[uuid.UUID, list[decimal.Decimal]]
 
 
-ANNOTATIONS = (int, float, str, bytes, bool, None, Any, list[int], tuple[int, ...], tuple[()], dict[str, Any], set[int], Kind, Part, Row,
-               Listed, Part | Other | int, list[Row], datetime.timedelta, complex, numpy.ndarray, uuid.UUID,
-               Annotated[str, msgspec.Meta(pattern="^a", max_length=3)])
+ANNOTATIONS = (
+    int, float, str, bytes, bool, None, Any, list[int], tuple[int, ...], tuple[()], dict[str, Any], set[int], Kind, Part, Row, Listed,
+    Part | Other | int, list[Row], datetime.timedelta, complex, numpy.ndarray, uuid.UUID,
+    Annotated[str, msgspec.Meta(pattern="^a", max_length=3)],
+)
 
 
 def test_whatever_a_script_can_expose_is_a_schema() -> None:
