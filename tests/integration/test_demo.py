@@ -53,6 +53,7 @@ def test_each_row_of_the_tour_is_whole(demo: Any, causes: list[str], monkeypatch
 ])  # fmt: skip
 @pytest.mark.parametrize("width", [50, 80])
 def test_scans_are_seen_on_every_screen_and_fit_into_it(options: dict[str, object], marks: str, width: int) -> None:
+    console = pytest.importorskip("rich.console", reason="rich is not installed (requirements/demo.txt)")
     digits, screen = demo.load_digits(), io.StringIO()
     answers = [*digits.target[:8], *(digits.target[8:16] + 1)]
     terminal = console.Console(file=screen, width=width, **options)

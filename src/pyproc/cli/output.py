@@ -118,6 +118,11 @@ def show(text: str) -> str:
                    for c in text)
 
 
+def one_line(text: str) -> str:
+    """`text` with every control character escaped."""
+    return show(text).replace("\n", "\\n")
+
+
 def coloured() -> bool:
     """Whether standard output takes colours: a terminal, unless NO_COLOR has any text (no-color.org) or TERM is dumb."""
     return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -163,7 +168,7 @@ def fail(told: dict[str, object], *, as_json: bool, hint: str = "") -> None:
     if "reason" in told:
         notes.append(f"reason {told['reason']}")
     line = f"pyproc: {told['code']}: {told['message']}" + (f" ({'; '.join(notes)})" if notes else "")
-    tell(show(line))
+    tell(one_line(line))
     denied = told.get("denied")
     if isinstance(denied, dict) and "error_id" in told:  # else the message has said it
         from pyproc.sandbox.denial import advice
@@ -187,7 +192,7 @@ def paragraph(text: str) -> str:
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Columns as wide as their widest cell; on a terminal that is narrower, the widest are broken between words."""
-    shown = [tuple(show(cell) for cell in row) for row in rows]
+    shown = [tuple(one_line(cell) for cell in row) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
     room = width()
     if room:

@@ -1,7 +1,7 @@
 """Options that verbs share, and from them the pools that a verb works with.
 
 A worker script is named by --worker, or by a pool of the configuration: of --config, else of the place where one stands
-(`pyproc.config.load.PLACES`). --worker with --config takes that pool's options and another script; --worker alone means
+(`pyproc.config.place`). --worker with --config takes that pool's options and another script; --worker alone means
 that script with the defaults, whatever lies in the folder. Flags are stronger than the environment, and that than the file.
 The name of --pool waits in click's context for the function that chooses: each verb of a pool has it, and none passes it on.
 """
@@ -16,7 +16,7 @@ import click
 
 from pyproc import ConfigError, Limits, Pool, Sandbox
 from pyproc.cli import output
-from pyproc.config import load
+from pyproc.config import load, place
 from pyproc.config.model import PLAIN, Configuration, PoolConfig
 from pyproc.pool import options as pool_options
 from pyproc.supervisor.children import BOOT_SECONDS
@@ -92,7 +92,7 @@ def configuration(config: str | None, flags: load.Flags) -> Configuration | None
         if flags.pool is not None:
             raise click.UsageError("--pool names a pool of a configuration; give --config FILE too, or only --worker FILE")
         return load.without_file(flags)
-    path = load.found() if config is None else config
+    path = place.found() if config is None else config
     if path is None:
         if flags.pool is not None:
             raise click.UsageError(f"--pool is {flags.pool!r}, and there is no configuration; give --config FILE")

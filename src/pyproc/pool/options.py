@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from inspect import signature
 from typing import TypedDict, TypeVar, Unpack
 
 from pyproc.config import values
+from pyproc.config.files import read_regular
 from pyproc.config.options import Limits, Restart, Sandbox
 from pyproc.config.units import parse_time
 from pyproc.config.values import QUEUE_MAX, REQUESTS_MAX, WORKERS_MAX, shown
@@ -99,7 +101,7 @@ def _read(
     if not isinstance(script, (str, os.PathLike)) or not isinstance(os.fspath(script), str) or not os.fspath(script):
         raise ConfigError(f"script is {shown(script)}; give the path of a Python file as text or as a pathlib.Path")
     path = os.path.abspath(os.fspath(script))
-    spec = WorkerSpec(name=name, script=path, source=_source(path), workers=workers,
+    spec = WorkerSpec(name=name, script=path, source="" if path == os.devnull else _source(path), workers=workers,
                       sandbox=Sandbox() if sandbox is None else sandbox, limits=Limits() if limits is None else limits,
                       environment=values.environment("env", env), python=values.interpreter("python", python),
                       preload=preloaded, solo=not zygote, intensity=often.intensity, period=often.period)
@@ -109,14 +111,13 @@ def _read(
 
 def _source(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            data = file.read(SOURCE_BYTES + 1)
-        if len(data) > SOURCE_BYTES:
-            raise ConfigError(f"script {path!r} is longer than 16 MiB; put data into files and list them in sandbox.read")
+        data = read_regular(path, SOURCE_BYTES)
     except PermissionError as error:
         remedy = f"let uid {os.geteuid()} read it and its folders"
         raise ConfigError(f"script {path!r} cannot be read: {error.strerror}; {remedy}") from error
     except (OSError, ValueError) as error:  # a path with NUL
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            raise ConfigError(f"script {path!r} is longer than 16 MiB; put data into files and list them in sandbox.read") from error
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"script {path!r} cannot be read: {why}; give the path of a Python file") from error
     try:

@@ -602,3 +602,9 @@ def test_configuration_of_this_folder_is_the_default(cli: Any, script: str, monk
     assert cli("call", "echo", "1", "--worker", script)[1] == "1\n"  # a script alone is not the folder's pool
     monkeypatch.setenv("PYPROC_POOLS__A__TIMEOUT", "30 s")
     assert cli("call", "echo", "1")[1] == "1\n"
+
+
+def test_no_text_forges_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    output.fail({"code": "config", "message": "x\npyproc: remedy: evil\x1b[1m"}, as_json=False)
+    assert capfd.readouterr().err == "pyproc: config: x\\npyproc: remedy: evil\\x1b[1m\n"
+    assert output.table([("a\nb", "c")]) == "a\\nb  c"

@@ -152,7 +152,7 @@ def _lasting(box: Box, expires: str | None) -> datetime.timedelta:
 def _modes(path: str) -> tuple[int, int] | None:
     try:
         return os.lstat(path).st_mode & 0o777, os.stat(os.path.dirname(path) or ".").st_mode & 0o777
-    except OSError:
+    except (OSError, ValueError):  # ValueError: NUL in the path
         return None
 
 
