@@ -8,10 +8,12 @@
 SHELL := /bin/sh
 VENV := .venv/bin
 export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
-# Two workers on two cores: most tests wait for processes, which leaves the second core idle otherwise. A file's tests stay
-# in one worker, as a file shares its pool. PYTEST_WORKERS=0 runs all in one process.
-PYTEST_WORKERS ?= 2
-PYTEST := $(VENV)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
+# Three workers on two cores: a third of its time a test waits for processes. A file's tests stay in one worker, as a file
+# shares its pool, and the files come in their order, the heavy ones first: by their number of tests, xdist's own order, the
+# longest would come last and alone. PYTEST_WORKERS=0 runs all in one process.
+PYTEST_WORKERS ?= 3
+SPREAD := -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(VENV)/python -m pytest $(SPREAD)
 OPTIONS ?=
 
 help:  ## this list
@@ -27,8 +29,8 @@ demo: venv  ## classify real scans in a sandbox, then try to break out of it
 	@$(VENV)/python examples/demo.py
 
 test: lint suite  ## linters, types, layers, all tests; on further interpreters and as an unprivileged uid the fast part
-	@$(VENV)/python tools/elsewhere.py unprivileged -n $(PYTEST_WORKERS) --dist loadfile
-	@$(VENV)/python tools/elsewhere.py pythons -n $(PYTEST_WORKERS) --dist loadfile
+	@$(VENV)/python tools/elsewhere.py unprivileged $(SPREAD)
+	@$(VENV)/python tools/elsewhere.py pythons $(SPREAD)
 
 suite: venv-test  ## all tests on the main interpreter only (OPTIONS="-k word" goes to pytest)
 	$(PYTEST) $(OPTIONS)
@@ -38,8 +40,9 @@ lint: venv-test  ## ruff, mypy --strict, import-linter
 	$(VENV)/mypy
 	$(VENV)/lint-imports --no-logo
 
-bench: venv  ## latency and throughput of a call here, beside the bare socket
-	$(VENV)/pyproc bench $(OPTIONS)
+bench: venv  ## calls, payloads, starts and memory beside the bare socket and the peers, 15 minutes (OPTIONS=--quick: 3)
+	@python=$$(tools/find-python) && "$$python" tools/environment.py .venvs/bench bench --project
+	.venvs/bench/bin/python bench/run.py --plots .cache/bench $(OPTIONS)
 
 soak: venv-test  ## the sampled tests in full: 1,000 killed workers, 2 million compared filter decisions, the corpus in each tier
 	PYPROC_SOAK=1000 $(VENV)/python -m pytest tests/integration -k "killed_workers or interrupt" --timeout 3000

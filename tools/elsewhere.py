@@ -25,13 +25,15 @@ import pythons
 TOP = Path(__file__).resolve().parent.parent
 UID = 41234  # no account, so no group, no subordinate ids, no home: the least that a user can have
 SECONDS = 280  # the whole of `make test` is meant to end in 300
-# What depends on the interpreter: values, messages, what runs inside, system calls that it makes; with the newest one, the
-# whole of a pool. Not the filter's compiler, the attacks' controls and the rules of the source, which are the same everywhere
-# and take minutes.
-FAST_PART = ("tests/unit/wire", "tests/unit/worker", "tests/property", "tests/vectors", "tests/unit/sandbox/test_workloads.py")
+# What depends on the interpreter: values, messages, what runs inside, system calls that its libraries make; with the newest
+# one, the whole of a pool. Not its own system calls, which the main run compares for all of them; not the filter's compiler,
+# the attacks' controls and the rules of the source, which are the same everywhere and take minutes.
+FAST_PART = ("tests/unit/wire", "tests/unit/worker", "tests/property", "tests/vectors",
+             "tests/unit/sandbox/test_workloads.py::test_library_works_under_the_worker_filter")
 WITH_THE_NEWEST = (
     *(str(path.relative_to(TOP)) for path in sorted(TOP.glob("tests/integration/test_pool*.py"))),
     "tests/integration/test_deaths.py", "tests/integration/test_denied.py", "tests/integration/test_learn.py",
+    "tests/integration/test_work_of_a_call.py",
 )
 COPIED = ("tests", "examples", "docs", "src", "tools", "bench", "requirements")
 PR_CAPBSET_DROP = 24
@@ -104,6 +106,11 @@ def can_execute(path: str) -> bool:
     return done.returncode == 0
 
 
+def marked_files() -> list[str]:
+    """The files that name the mark, the only ones that are worth collecting."""
+    return [str(path.relative_to(TOP)) for path in sorted(TOP.glob("tests/**/test_*.py")) if "mark.unprivileged" in path.read_text()]
+
+
 def as_unprivileged(options: list[str]) -> int:
     """The tests marked `unprivileged`, by a uid without any right, on a copy that it owns."""
     if os.geteuid() != 0:
@@ -130,7 +137,7 @@ def as_unprivileged(options: list[str]) -> int:
                 os.lchown(os.path.join(folder, name), UID, UID)
         os.chmod(box, 0o755)  # noqa: S103  the sandbox's own users must reach the interpreter, as in any installation
         print(f"as uid {UID} without capabilities, python {chosen.name}: tests marked unprivileged", flush=True)
-        marked = ["-q", "-m", "unprivileged", *options]
+        marked = ["-q", "-m", "unprivileged", *options, *marked_files()]
         return run_pytest(box / ".venv" / "bin" / "python", marked, directory=box, unprivileged=True)
     finally:
         shutil.rmtree(box, ignore_errors=True)

@@ -27,7 +27,8 @@ A profile of your own: [write a profile](../how-to/write-a-profile.md).
 
 `a0` to `a5` are the arguments. Compares are of the low 32 bits, where the kernel looks for an `int`, unless a pointer is meant (marked
 `64`). `—`: refused. The zygote's filter and the worker's are derived from the profile and are narrower: no filter by another door, no
-namespace by `clone`, signals to itself only, `fork` and the steps of confinement only as the supervisor orders them.
+namespace by `clone`, signals to itself only, `fork` and the steps of confinement only as the supervisor orders them; where there is
+neither `execve` nor `sendmsg`, the arena of answers (descriptor 7) is not mapped executable, nor copied to another number.
 
 ## Calls
 

@@ -30,13 +30,14 @@ class Interpreter(NamedTuple):
 
 def candidates() -> Iterator[Path]:
     """Every file that is named like an interpreter, in the order of PATH, then those of pyenv."""
-    for directory in os.environ.get("PATH", "").split(os.pathsep):
-        if directory and os.path.isdir(directory):
-            names = [name for name in os.listdir(directory) if re.fullmatch(r"python3(\.\d+)?", name)]
-            yield from (Path(directory) / name for name in sorted(names))
     roots = [Path(os.environ.get("HOME", "/nonexistent")) / ".pyenv"]
     if command := shutil.which("pyenv"):
         roots += [Path(command).parent.parent, Path(command).resolve().parent.parent]
+    shims = {str(root / "shims") for root in roots}  # shell scripts, each some 0.2 s, for what stands below `versions` too
+    for directory in os.environ.get("PATH", "").split(os.pathsep):
+        if directory and directory.rstrip("/") not in shims and os.path.isdir(directory):
+            names = [name for name in os.listdir(directory) if re.fullmatch(r"python3(\.\d+)?", name)]
+            yield from (Path(directory) / name for name in sorted(names))
     for root in roots:
         try:
             yield from sorted(root.glob("versions/*/bin/python3"))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+PASSING = ("rate", "queue", "connections", "in_flight", None)  # bounds that others' work fills, and not the call itself
+SHUTDOWN = "shutdown"  # the reason of an Unavailable for good
 FIELDS = ("error_id", "path", "bound", "reason", "retry_after", "may_have_run")
 
 
@@ -144,6 +146,11 @@ class ResourceExhausted(CallError):
 
     code, http_status, exit_code, passes = "resource_exhausted", 429, 75, True
 
+    @property
+    def retryable(self) -> bool:
+        """Not where the function met a limit of its own, which it will meet again."""
+        return super().retryable and self.bound in PASSING
+
 
 class FunctionFailed(CallError):
     """The function raised; the cause is in the log under `.error_id`.
@@ -195,6 +202,11 @@ class Unavailable(CallError):
     """
 
     code, http_status, exit_code, passes = "unavailable", 503, 69, True
+
+    @property
+    def retryable(self) -> bool:
+        """Not where the pool was closed."""
+        return super().retryable and self.reason != SHUTDOWN
 
 
 class InternalError(CallError):

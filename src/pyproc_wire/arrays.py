@@ -1,14 +1,14 @@
 """numpy arrays and scalars as extension payloads: `[1: length of dtype][dtype][1: dimensions][8 each:
-shape][bytes]`.
+shape][bytes]`. Of an array in an arena `[8: offset]` stands in front and the bytes are left out.
 
 numpy is imported only when a value needs it, by its fixed name. The dtype text is matched against a closed
 pattern before numpy sees it, because numpy's own parser also reads field lists and object types; the shape
 is checked against the number of bytes with Python integers before a view is made, because numpy's own
 product can overflow.
 
-An array arrives as a writable array of its own in C order, with the byte order it had. Refused: objects,
-structured types, and subclasses of ndarray (a matrix, a masked array, a memory map), which would arrive as
-something else.
+An array arrives in C order, with the byte order it had: as a writable array of its own or, where views are lent,
+as a read-only one, wherever its bytes lie. Refused: objects, structured types, and subclasses of ndarray (a
+matrix, a masked array, a memory map), which would arrive as something else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import re
 import sys
 from typing import Any, Final, NamedTuple
 
+from pyproc_wire.arena import Receiver, Sender
 from pyproc_wire.errors import LocalProtocolError, UnencodableValue
+from pyproc_wire.limits import ARENA_VALUE_BYTES
 
 DIMENSIONS_MAX: Final = 32
 """Dimensions of an array: what every numpy version accepts."""
@@ -30,6 +32,8 @@ _DTYPE: Final = re.compile(
     r"|[<>][mM]8(?:\[[1-9]?[0-9]{0,8}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?"
     r"|\|S[1-9][0-9]{0,8}|[<>]U[1-9][0-9]{0,8}"
 )
+
+OFFSET_BYTES: Final = 8
 
 _BYTES_SCALAR: Final = b"\x03|S0\x00"
 _STR_SCALAR: Final = b"\x03|U0\x00"
@@ -68,7 +72,23 @@ def _utf8(value: str) -> bytes:
         raise UnencodableValue("numpy str holds a lone surrogate and has no UTF-8 form", value) from error
 
 
+def place(value: Any, sender: Sender) -> bytes | None:
+    """The payload for an array that lies in the sender's arena now; None for another value, a small one, and without room."""
+    numpy: Any = sys.modules["numpy"]
+    if type(value) is not numpy.ndarray or value.nbytes < ARENA_VALUE_BYTES:
+        return None
+    header = _header(value, value)
+    offset = sender.place(numpy, value)
+    return None if offset is None else offset.to_bytes(OFFSET_BYTES, "big") + header
+
+
 def _pack(numpy: Any, value: Any, array: Any) -> bytes:
+    # A view as bytes, so that join makes the only copy; it exists for each carried dtype, a buffer export
+    # does not.
+    return b"".join((_header(value, array), numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8)))
+
+
+def _header(value: Any, array: Any) -> bytearray:
     dtype = array.dtype.str
     if _DTYPE.fullmatch(dtype) is None:
         raise UnencodableValue(f"numpy dtype {array.dtype} is not carried", value)
@@ -79,9 +99,7 @@ def _pack(numpy: Any, value: Any, array: Any) -> bytes:
     header.append(array.ndim)
     for length in array.shape:
         header += length.to_bytes(8, "big")
-    # A view as bytes, so that join makes the only copy; it exists for each carried dtype, a buffer export
-    # does not.
-    return b"".join((header, numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8)))
+    return header
 
 
 def _import_numpy() -> Any:
@@ -101,6 +119,30 @@ def unpack_array(payload: memoryview) -> Any:
     return _view(numpy, dtype, content).reshape(shape).copy()
 
 
+def unpack_read_only(payload: memoryview) -> Any:
+    """As `unpack_array`, and nobody writes to it."""
+    array = unpack_array(payload)
+    array.flags.writeable = False
+    return array
+
+
+def unpack_placed(payload: memoryview, receiver: Receiver) -> Any:
+    """An array whose bytes lie in the receiver's arena. Raises ValueError as `unpack_array` does.
+
+    Of two kinds not all bytes can be read safely. They are copied before they are looked at, as the peer may go on writing.
+    """
+    numpy = _import_numpy()
+    dtype, shape, size, start = _parse_header(numpy, payload[OFFSET_BYTES:])
+    if OFFSET_BYTES + start != len(payload):
+        raise ValueError("numpy reference is followed by more")
+    content = receiver.take(int.from_bytes(payload[:OFFSET_BYTES], "big"), size)
+    if dtype.kind in "bU":
+        array = _view(numpy, dtype, memoryview(bytes(content))).reshape(shape)
+        return array if receiver.views else array.copy()
+    array = numpy.frombuffer(content, dtype).reshape(shape)
+    return array if receiver.views else array.copy()
+
+
 def unpack_scalar(payload: memoryview) -> Any:
     """A numpy scalar. Raises ValueError as `unpack_array` does."""
     numpy = _import_numpy()
@@ -116,6 +158,14 @@ def unpack_scalar(payload: memoryview) -> Any:
 
 
 def _parse(numpy: Any, payload: memoryview) -> tuple[Any, tuple[int, ...], memoryview]:
+    dtype, shape, size, start = _parse_header(numpy, payload)
+    if size != len(payload) - start:
+        raise ValueError(f"numpy shape needs {size} bytes, there are {len(payload) - start}")
+    return dtype, shape, payload[start:]
+
+
+def _parse_header(numpy: Any, payload: memoryview) -> tuple[Any, tuple[int, ...], int, int]:
+    """Dtype, shape, the bytes that both need, and where the header ends."""
     if not payload:
         raise ValueError("numpy value is empty")
     at = 1 + payload[0]
@@ -131,9 +181,7 @@ def _parse(numpy: Any, payload: memoryview) -> tuple[Any, tuple[int, ...], memor
     size: int = dtype.itemsize
     for length in shape:
         size *= length
-    if size != len(payload) - start:
-        raise ValueError(f"numpy shape needs {size} bytes, there are {len(payload) - start}")
-    return dtype, shape, payload[start:]
+    return dtype, shape, size, start
 
 
 def _view(numpy: Any, dtype: Any, content: memoryview) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 from msgspec import Raw
 
 from pyproc_wire.answers import failed, kind_of, ready_note
+from pyproc_wire.arena import Receiver, Sender
 from pyproc_wire.codec import MESSAGEPACK, Codec, reason
 from pyproc_wire.connection_state import (
     CALL,
@@ -67,23 +68,26 @@ def _too_large(size: int, limit: int) -> LocalProtocolError:
 
 class CallerConnection:
     """One worker's channel, seen from outside the sandbox. `limit` bounds answers, `request_limit`
-    requests, in bytes."""
+    requests, in bytes. `sender` and `receiver` are of the arenas beside it, where there are some."""
 
     __slots__ = (
         "_decode",
         "_brief_bytes",
+        "_decode_any",
         "_decode_brief",
         "_decode_success",
         "_flowing",
         "_may_ask",
         "_open",
         "_permitted",
+        "_prepare",
         "_reader",
+        "_receiver",
+        "_sender",
         "_state",
         "_streams",
         "codec",
         "request_limit",
-        "value",
     )
 
     def __init__(
@@ -91,15 +95,19 @@ class CallerConnection:
         codec: Codec = MESSAGEPACK,
         limit: int = RESPONSE_BYTES,
         request_limit: int = REQUEST_BYTES,
+        sender: Sender | None = None,
+        receiver: Receiver | None = None,
     ) -> None:
         self.codec = codec
         self.request_limit = request_limit
+        self._sender = sender
+        self._prepare = codec.prepare if sender is None else codec.prepare_beside(sender)
+        self._receiver = receiver
+        self._decode_any = None if receiver is None else codec.decoder_beside(receiver, Any)
         self._reader = FrameReader(limit)
         self._decode = codec.decoder(Answer)
         self._decode_success = codec.decoder(Succeeded)
         self._decode_brief = codec.decoder(BriefSuccess)
-        self.value = codec.decode_value
-        """The value of a body or part. Raises RemoteProtocolError if it is not one within the limits."""
         self._open: dict[int, int] = {}  # id -> parts that may still come, NO_STREAM for a plain call
         self._streams = 0  # how many of them are streams
         self._flowing: set[int] = set()  # those of which a part has come
@@ -131,6 +139,27 @@ class CallerConnection:
         """Whether an answer has begun and is not complete."""
         return self._reader.mid_frame
 
+    def value(self, raw: Raw, *, views: bool = False) -> Any:
+        """The value of a body or part. `views`: what lies in the arena is lent, until `settle`. Raises RemoteProtocolError if it is not
+        one within the limits, LocalProtocolError where numpy is missing or the arena cannot be mapped."""
+        receiver = self._receiver
+        if receiver is None:
+            return self.codec.decode_value(raw)
+        receiver.begin(len(raw))
+        receiver.views = views
+        try:
+            return self.codec.decode_value(raw, self._decode_any)
+        except OSError as error:
+            raise LocalProtocolError(f"arena cannot be mapped: {error}") from error
+        finally:
+            if not views:
+                receiver.settle()
+
+    def settle(self) -> None:
+        """What was lent is over: what is still held of it becomes a copy."""
+        if self._receiver is not None:
+            self._receiver.settle()
+
     def request(
         self,
         id: int,
@@ -151,21 +180,29 @@ class CallerConnection:
         # shifted by so many bits, an integer is 0 if it is an unsigned one of so many, and no other
         if id in self._open or id >> 64 or (deadline_ms or 0) >> 63 or not self._may_ask:
             self._refuse_request(id, deadline_ms)
-        codec = self.codec
-        prepared: Any = codec.prepare(body, 0) if type(body) is not Raw else body or MISSING
-        payload = codec.encode_prepared(
-            Asking(id, method, prepared, deadline_ms, stream, tenant, principal), prepared, body
-        )
-        size = len(payload)
-        if size > self.request_limit:
-            raise _too_large(size, self.request_limit)
+        codec, sender = self.codec, self._sender
+        # beside an open call the arena is in use
+        prepare = self._prepare if not self._open else codec.prepare
+        try:
+            prepared: Any = prepare(body, 0) if type(body) is not Raw else body or MISSING
+            payload = codec.encode_prepared(
+                Asking(id, method, prepared, deadline_ms, stream, tenant, principal), prepared, body
+            )
+            size = len(payload)
+            if sender is not None:
+                size += sender.placed
+            if size > self.request_limit:
+                raise _too_large(size, self.request_limit)
+        finally:
+            if sender is not None and sender.touched:
+                sender.end()
         if stream:
             self._open[id] = PARTS_AHEAD
             self._streams += 1
             self._watch_for_brief()
         else:
             self._open[id] = NO_STREAM
-        return header(size) + payload
+        return header(len(payload)) + payload
 
     def withdraw(self, id: int) -> None:
         """Forget a request that was not sent; nothing if there is none."""

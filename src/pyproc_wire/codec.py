@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Raw
 
 from pyproc_wire import extensions, json_values
+from pyproc_wire.arena import Receiver, Sender
 from pyproc_wire.errors import RemoteProtocolError, UnencodableValue, printable
 from pyproc_wire.extensions import DECODE_FAILURES
 from pyproc_wire.frame import BRIEF_BYTES
@@ -127,6 +128,16 @@ class Codec:
             decode = self._decoders[kind] = self._make_decoder(kind).decode
         return decode
 
+    def decoder_beside(self, receiver: Receiver, kind: Any) -> Callable[[Encoded], Any]:
+        """As `decoder`, for values that may refer to the arena of `receiver`; a new one each time. JSON has no references."""
+        if self._is_json:
+            return self.decoder(kind)
+        return msgspec.msgpack.Decoder(kind, ext_hook=extensions.unpacker(0, receiver)).decode
+
+    def prepare_beside(self, sender: Sender) -> Callable[[Any, int], Any]:
+        """As `prepare`, with what is large put into the arena of `sender`. JSON has no references."""
+        return self.prepare if self._is_json else extensions.walk_beside(sender).carry
+
     def decode(self, raw: Encoded, type: Any = Any) -> Any:
         """`raw` as `type`. Raises RemoteProtocolError."""
         try:
@@ -134,21 +145,23 @@ class Codec:
         except DECODE_FAILURES as error:
             raise RemoteProtocolError(f"message is not valid {self.name}: {reason(error)}") from error
 
-    def decode_value(self, raw: Encoded) -> Any:
-        """The user value in `raw`, its depth, keys and integers within the limits.
+    def decode_value(self, raw: Encoded, decode: Callable[[Encoded], Any] | None = None) -> Any:
+        """The user value in `raw`, its depth, keys and integers within the limits; `decode` is of `decoder_beside`.
 
         Raises RemoteProtocolError, and LocalProtocolError where a numpy value arrives and numpy is missing.
         """
         size = len(raw)
+        if decode is None:
+            decode = self._decode_any
         try:
             if size < self._shortest_breach:
-                return self._decode_any(raw)
+                return decode(raw)
             raw = bytes(raw)
             if size > MAX_CONTAINERS:
                 (json_values.check_containers if self._is_json else check_containers)(raw)
             if size > SHORT_BYTES and not self._is_json:
                 check_keys(raw)
-            value = self._decode_any(raw)
+            value = decode(raw)
         except DECODE_FAILURES as error:
             raise RemoteProtocolError(f"value is not valid {self.name}: {reason(error)}") from error
         self._check_long(raw, value)

@@ -22,9 +22,10 @@ import msgspec
 from msgspec.msgpack import Decoder, Encoder, Ext
 
 from pyproc_wire import arrays
+from pyproc_wire.arena import Receiver, Sender
 from pyproc_wire.errors import UnencodableValue
 from pyproc_wire.keys import SHORT_BYTES, check_keys, distinct
-from pyproc_wire.limits import MAX_DEPTH
+from pyproc_wire.limits import ARENA_VALUE_BYTES, MAX_DEPTH
 from pyproc_wire.values import SCALARS, Walk, blame, carry_list, carry_scalar_map, too_deep
 
 TUPLE: Final = 1
@@ -40,12 +41,16 @@ UUID: Final = 10
 COMPLEX: Final = 11
 NUMPY_SCALAR: Final = 12
 NUMPY_ARRAY: Final = 13
+ARENA_BYTES: Final = 14
+ARENA_ARRAY: Final = 15
+"""References to what lies in an arena (`arena`); unknown to who was given none."""
 
 _DATE: Final = struct.Struct(">HBB")
 _CLOCK: Final = struct.Struct(">BBBIB")  # hour, minute, second, microsecond, fold
 _OFFSET: Final = struct.Struct(">q")  # microseconds east of UTC
 _DELTA: Final = struct.Struct(">iII")  # days, seconds, microseconds
 _COMPLEX: Final = struct.Struct(">dd")
+_REFERENCE: Final = struct.Struct(">QQ")  # offset, bytes
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 _encode: Final = Encoder().encode
@@ -152,6 +157,21 @@ CONVERTERS: Final[dict[type, Callable[[Walk, Any, int], Any]]] = {
 WALK: Final = Walk("MessagePack", SCALARS, SCALARS, CONVERTERS, _carry_numpy)
 
 
+def walk_beside(sender: Sender) -> Walk:
+    """As WALK, with large arrays and bytes put into the arena of `sender`."""
+
+    def carry_bytes(walk: Walk, value: bytes, depth: int) -> Any:
+        offset = sender.place_bytes(value) if len(value) >= ARENA_VALUE_BYTES else None
+        return value if offset is None else Ext(ARENA_BYTES, _REFERENCE.pack(offset, len(value)))
+
+    def carry_numpy(value: Any) -> Ext | None:
+        payload = arrays.place(value, sender)
+        return _carry_numpy(value) if payload is None else Ext(ARENA_ARRAY, payload)
+
+    converters = {**CONVERTERS, bytes: carry_bytes}
+    return Walk("MessagePack", SCALARS - {bytes}, SCALARS, converters, carry_numpy, ARENA_VALUE_BYTES)
+
+
 def _time(payload: bytes) -> dt.time:
     hour, minute, second, microsecond, fold = _CLOCK.unpack(payload[: _CLOCK.size])
     rest = payload[_CLOCK.size :]
@@ -231,8 +251,15 @@ _ARRAYS: Final[dict[int, Callable[[memoryview], Any]]] = {
 }
 
 
-def unpacker(level: int) -> Callable[[int, memoryview], Any]:
-    """The extension hook for values that already lie inside `level` extensions."""
+def _unpack_reference(code: int, payload: memoryview, receiver: Receiver) -> Any:
+    if code == ARENA_ARRAY:
+        return arrays.unpack_placed(payload, receiver)
+    return bytes(receiver.take(*_REFERENCE.unpack(payload)))
+
+
+def unpacker(level: int, receiver: Receiver | None = None) -> Callable[[int, memoryview], Any]:
+    """The extension hook for values that already lie inside `level` extensions. References are for a `receiver`, which also says
+    whether arrays are read-only."""
     inner: Decoder[list[Any]] | None = None
 
     def unpack(code: int, payload: memoryview) -> Any:
@@ -242,13 +269,18 @@ def unpacker(level: int) -> Callable[[int, memoryview], Any]:
             if inner is None:
                 if level >= MAX_DEPTH:
                     raise ValueError(f"value is nested deeper than {MAX_DEPTH}")
-                inner = Decoder(list[Any], ext_hook=unpacker(level + 1))
+                inner = Decoder(list[Any], ext_hook=unpacker(level + 1, receiver))
             if len(payload) > SHORT_BYTES:
                 check_keys(bytes(payload))
             return build(inner.decode(payload))
         flat = _FLAT.get(code)
         if flat is not None:
             return flat(bytes(payload))
+        if receiver is not None:
+            if code in (ARENA_ARRAY, ARENA_BYTES):
+                return _unpack_reference(code, payload, receiver)
+            if receiver.views and code == NUMPY_ARRAY:
+                return arrays.unpack_read_only(payload)
         array = _ARRAYS.get(code)
         if array is None:
             raise ValueError(f"extension type {code} is unknown")

@@ -1,14 +1,13 @@
 """Keys that collide, and containers without number: what keeps a hostile value from taking hours or gigabytes.
 
-Text and bytes are hashed with a secret of this process; numbers, UUIDs, Decimals and tuples of them are
-not, so a peer can write any number of different ones with one hash. n of those cost n^2 comparisons in C,
-with the interpreter locked, where no deadline reaches. msgspec builds a map while it decodes, so a long
-payload is looked at before:
+Text and bytes are hashed with a secret of this process; numbers, UUIDs, Decimals and tuples of them are not, so a peer can
+write any number of different ones with one hash, or with hashes that are probed along one way (CPython, Objects/dictobject.c).
+n of those cost n^2 steps in C, with the interpreter locked, where no deadline reaches. msgspec builds a map while it decodes,
+so a long payload is looked at before:
 
-* `check_keys` walks over the bytes of a MessagePack value and refuses map keys that are arrays or
-extensions (a packer
-  of ours never writes them), maps of too many keys, and too deep nesting. It steps over bytes, text,
-  extensions and lists of numbers as a whole, and is skipped where the bytes cannot do harm.
+* `check_keys` walks over the bytes of a MessagePack value and refuses map keys that are arrays or extensions (a packer of
+  ours never writes them), number keys that are probed without end, too many keys, and too deep nesting. It steps over bytes,
+  text, extensions and lists of numbers as a whole, and is skipped where the bytes cannot do harm.
 * `check_containers` counts what opens a container, those inside of extensions too, where the bytes could open too many.
 * `distinct` is asked before a set or a map is built from an extension.
 
@@ -17,6 +16,7 @@ A short payload is not looked at: the worst it can cost is a few hundredths of a
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -31,9 +31,12 @@ FEW_STEPS: Final = 64
 FEW_KEYS: Final = 1000
 """Bytes that open an array or an extension: below, a payload has too few such keys to do harm."""
 
-COLLISIONS_MAX: Final = 64
-"""Different keys of equal hash in one set or map: chance gives one or two (-1 and -2), an attack
-thousands."""
+LARGE: Final = 256
+"""Keys: what a smaller map or set can cost beyond its bytes is ten times the work of an honest one."""
+
+PROBES_MAX: Final = 32
+"""Steps for each key beyond its first place, in a map or set that is built by numbers: chance gives two, multiples of a power of
+two a few more, an attack thousands."""
 
 _HARMLESS: Final = bytes(
     byte
@@ -45,7 +48,13 @@ _NEVER_OPENING: Final = bytes(byte for byte in range(256) if not (0x80 <= byte <
 _CONTAINERS: Final = frozenset((b"\x01", b"\x02", b"\x03", b"\x04"))
 """Types of the extensions tuple, set, frozenset and mapping, the content of which is one array."""
 
-_MAP_32: Final = 0xDF
+LINEAR_PROBES: Final = 9
+"""Of a set: places that are looked at one after the other (CPython, Objects/setobject.c)."""
+
+_ALL_BITS: Final = (1 << 64) - 1
+_MAPS: Final = (0xDE, 0xDF)
+_NUMBERS: Final = frozenset((*range(0x80), *range(0xCA, 0xD4), *range(0xE0, 0x100)))
+_LONG_NUMBERS: Final = bytes(range(0xCA, 0xD4))
 _FLOAT: Final = 0xCB
 _FLOAT_BYTES: Final = 9
 _RUN: Final = 16
@@ -95,11 +104,17 @@ def check_keys(raw: bytes) -> None:
 
 
 def _may_hold_large_map(raw: bytes) -> bool:
-    at = raw.find(_MAP_32)
-    while at >= 0:
-        if MAX_KEYS < int.from_bytes(raw[at + 1 : at + 5], "big") <= len(raw) // 2:
-            return True
-        at = raw.find(_MAP_32, at + 1)
+    """Whether there may be a map with many numbers as keys, or more keys than are permitted in smaller ones."""
+    if len(raw) - len(raw.translate(None, _LONG_NUMBERS)) <= LARGE:
+        return False
+    if raw.count(_MAPS[0]) + raw.count(_MAPS[1]) > MAX_KEYS // _RUN:
+        return True
+    for first, length in zip(_MAPS, (2, 4), strict=True):
+        at = raw.find(first)
+        while at >= 0:
+            if LARGE < int.from_bytes(raw[at + 1 : at + 1 + length], "big") <= len(raw) // 2:
+                return True
+            at = raw.find(first, at + 1)
     return False
 
 
@@ -112,15 +127,18 @@ def check_containers(raw: bytes) -> None:
 def _walk(raw: bytes, steps: int, *, into_extensions: bool = False) -> bool:
     """Whether the walk came to the end of the value, or to bytes that end the decoder too, within so many
     steps. An extension that is entered counts as a level of its own."""
-    opened, deepest = 0, MAX_DEPTH * (2 if into_extensions else 1)
-    outer: list[tuple[int, bool]] = []
+    opened, keys, deepest = 0, 0, MAX_DEPTH * (2 if into_extensions else 1)
+    outer: list[tuple[int, bool, list[int | None] | None]] = []
     left, in_map = 1, False
+    numbers: list[int | None] | None = None  # of this map, if it is a large one: the keys' hashes, None for text and bytes
     at, end = 0, len(raw)
     while at < end:
         while left == 0:
+            if numbers is not None:
+                check_probes(numbers)
             if not outer:
                 return True
-            left, in_map = outer.pop()
+            left, in_map, numbers = outer.pop()
         steps -= 1
         if steps < 0:
             return False
@@ -129,27 +147,102 @@ def _walk(raw: bytes, steps: int, *, into_extensions: bool = False) -> bool:
         left -= 1
         size = _SIZES[first]
         if size:
+            if is_key and numbers is not None:
+                numbers.append(_hash_of_number(raw[at : at + size]) if first in _NUMBERS else None)
             at += size
             continue
         if first in _COUNTED or first in _EXTENSION:
             length, before = _COUNTED.get(first, (0, 2))
             extension = first in _EXTENSION or 0xC7 <= first <= 0xC9
             _refuse_key(is_key and extension)
+            if is_key and numbers is not None:
+                numbers.append(None)
             if extension and into_extensions and raw[at + before - 1 : at + before] in _CONTAINERS:
-                outer.append((left, in_map))
-                at, left, in_map = at + before, 1, False
+                outer.append((left, in_map, numbers))
+                at, left, in_map, numbers = at + before, 1, False, None
             else:
                 at += _EXTENSION.get(first, 0) or before + int.from_bytes(raw[at + 1 : at + 1 + length], "big")
         else:
             _refuse_key(is_key)
-            outer.append((left, in_map))
+            outer.append((left, in_map, numbers))
             at, left, in_map = _opened(raw, at, first)
+            numbers = [] if in_map and left > 2 * LARGE else None
             opened += 1
+            keys += left // 2 if in_map else 0
             if len(outer) > deepest:
                 raise ValueError(f"value is nested deeper than {MAX_DEPTH}")
             if opened > MAX_CONTAINERS:
                 raise ValueError(f"value has more than {MAX_CONTAINERS} lists and maps")
+            if keys > MAX_KEYS:
+                raise ValueError(f"value has more than {MAX_KEYS} keys")
+    for unfinished in (numbers, *(numbers for _, _, numbers in outer)):  # built before the decoder comes to its end
+        if unfinished is not None:
+            check_probes(unfinished)
     return True
+
+
+def _hash_of_number(raw: bytes) -> int:
+    """The hash of one number in MessagePack; of one that is cut off, anything."""
+    first = raw[0]
+    if first in (0xCA, 0xCB):
+        return hash(struct.unpack(">f" if first == 0xCA else ">d", raw[1:])[0]) if len(raw) == _SIZES[first] else 0
+    if len(raw) == 1:
+        return hash(first - 0x100 if first >= 0xE0 else first)
+    return hash(int.from_bytes(raw[1:], "big", signed=first >= 0xD0))
+
+
+def check_probes(known: Sequence[int | None], linear: int = 0) -> None:
+    """Raise ValueError if a dict (`linear` 0) or a set (LINEAR_PROBES) of keys of such hashes is built at more than PROBES_MAX steps
+    for each: it is built here, places only, as CPython does (insertdict and dictresize, set_add_entry and set_table_resize).
+    None is a hash that no peer can know."""
+    if len(known) - known.count(None) <= LARGE:
+        return
+    hashes = [hash(str(count)) if own is None else own for count, own in enumerate(known)]
+    if _has_a_place_each(hashes):
+        return
+    left, size, used = PROBES_MAX * len(hashes), 8, 0
+    places = bytearray(size)
+    for count, own in enumerate(hashes, 1):
+        if used * 3 >= size * 2 if not linear else used * 5 >= size * 3:
+            while size <= used * (3 if not linear else 4):
+                size *= 2
+            places = bytearray(size)
+            used = 0
+            for earlier in hashes[: count - 1]:
+                left -= _place(places, size - 1, earlier, linear)
+                used += 1
+        left -= _place(places, size - 1, own, linear)
+        used += 1
+        if left < 0:
+            raise ValueError("set or map has keys that collide")
+
+
+def _has_a_place_each(hashes: Sequence[int]) -> bool:
+    """Whether no two meet in a table of any size on the way, as numbers in a row do not: seen at a tenth of the price."""
+    size = 8
+    while True:
+        first = hashes[:size]
+        if len(set(map((size - 1).__and__, first))) != len(first):
+            return False
+        if size >= len(hashes):
+            return True
+        size *= 2
+
+
+def _place(places: bytearray, mask: int, own: int, linear: int) -> int:
+    """Take the first free place on the way of a hash; how many steps that took."""
+    at, perturbed, steps = own & mask, own & _ALL_BITS, 0
+    while places[at]:
+        steps += 1
+        if linear and at + linear <= mask:
+            near = places.find(0, at + 1, at + linear + 1)
+            if near >= 0:
+                at = near
+                break
+        perturbed >>= 5
+        at = (at * 5 + perturbed + 1) & mask
+    places[at] = 1
+    return steps
 
 
 def _refuse_key(found: bool) -> None:  # noqa: FBT001 a condition, as in assert
@@ -179,10 +272,10 @@ def _opened(raw: bytes, at: int, first: int) -> tuple[int, int, bool]:
 
 
 def distinct(items: Sequence[Any], build: Callable[[Any], Any]) -> Any:
-    """`build(items)`, after ValueError for too many items and for hashes that meet more often than by
-    chance."""
+    """`build(items)`, dict or a set, after ValueError for too many items and for hashes that are probed longer than by chance."""
     if len(items) > MAX_KEYS:
         raise ValueError(f"set or map has more than {MAX_KEYS} keys")
-    if len(items) - len(set(map(hash, items))) > COLLISIONS_MAX:
-        raise ValueError("set or map has keys that collide or repeat")
+    if len(items) > LARGE:
+        known = [None if type(item) is str or type(item) is bytes else hash(item) for item in items]
+        check_probes(known, LINEAR_PROBES if build is set or build is frozenset else 0)
     return build(items)

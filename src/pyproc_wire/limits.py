@@ -34,6 +34,9 @@ REQUEST_BYTES: Final = 8 * 1024 * 1024
 RESPONSE_BYTES: Final = 64 * 1024 * 1024
 """Bytes of an answer's payload, by default (`limits.response`)."""
 
+ARENA_VALUE_BYTES: Final = 256 * 1024
+"""Bytes: an array or bytes at least so long lie in an arena where there is one. Shorter ones take no longer in a frame."""
+
 READY_BYTES: Final = 1024 * 1024
 """Bytes that a worker may say of itself, whatever the limit of its answers is; the supervisor takes no more."""
 

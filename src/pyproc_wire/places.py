@@ -1,4 +1,5 @@
-"""Where a worker finds the ends of its channel: descriptor numbers, placed by the worker's side, looked at from outside."""
+"""Where a worker finds the ends of its channel and its arenas: descriptor numbers, placed by the worker's side, looked at from
+outside. Where there is no arena its places lead to /dev/null."""
 
 from __future__ import annotations
 
@@ -7,3 +8,5 @@ from typing import Final
 ANSWERS: Final = 3
 REQUESTS: Final = 4
 GREETING: Final = 5
+ARENA_REQUESTS: Final = 6
+ARENA_ANSWERS: Final = 7

@@ -12,6 +12,8 @@ business.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyproc_wire.codec import JSON, MESSAGEPACK, Codec
 from pyproc_wire.codes import BOUNDS, CODES
 from pyproc_wire.connection_state import SUCCESS, State
@@ -68,6 +70,7 @@ class ServerConnection(WorkerConnection):
         self._chosen = True
         self.codec = codec
         self._decode = codec.decoder(LinkRequest)
+        self._decode_any = codec.decoder_beside(self._receiver, Any)
 
     def _called(self, request: LinkRequest) -> WorkerEvent:
         event = super()._called(request)

@@ -33,10 +33,11 @@ class Walk:
     """The rules of one codec: which types pass untouched, which are converted, and by what.
 
     A converter takes the walk, the value and its depth, and returns what to encode in its place. A map of plain keys and
-    plain values, the most frequent body, is told apart before any converter is asked.
+    plain values, the most frequent body, is told apart before any converter is asked. Where bytes have a converter, shorter ones than
+    `large` are plain all the same.
     """
 
-    __slots__ = ("adopt_foreign", "converters", "keys", "name", "plain")
+    __slots__ = ("adopt_foreign", "converters", "keys", "large", "name", "plain")
 
     def __init__(
         self,
@@ -45,12 +46,14 @@ class Walk:
         keys: frozenset[type],
         converters: dict[type, Callable[[Walk, Any, int], Any]],
         adopt_foreign: Callable[[Any], Any],
+        large: int = 0,
     ) -> None:
         self.name = name
         self.plain = plain
         self.keys = keys
         self.converters = converters
         self.adopt_foreign = adopt_foreign
+        self.large = large
 
     def carry(self, value: Any, depth: int) -> Any:
         """`value`, at `depth`, as it is to be encoded. Raises UnencodableValue with the path of what cannot be carried."""
@@ -59,7 +62,7 @@ class Walk:
         if kind is dict and depth < MAX_DEPTH:
             keys = self.keys
             for key, item in value.items():
-                if type(item) not in plain or type(key) not in keys:
+                if (type(item) not in plain and not (type(item) is bytes and len(item) < self.large)) or type(key) not in keys:
                     break
             else:
                 return value
@@ -130,10 +133,11 @@ def carry_list(walk: Walk, value: list[Any] | tuple[Any, ...], depth: int) -> An
     if plain.issuperset(map(type, value)):
         return value
     carried: list[Any] = []
-    add, carry, depth = carried.append, walk.carry, depth + 1
+    add, carry, large, depth = carried.append, walk.carry, walk.large, depth + 1
     try:
         for item in value:
-            add(item if type(item) in plain else carry(item, depth))
+            kind = type(item)
+            add(item if kind in plain or (kind is bytes and len(item) < large) else carry(item, depth))
     except UnencodableValue as error:
         error.beneath_index(len(carried))
         raise
@@ -148,11 +152,12 @@ def carry_scalar_map(walk: Walk, value: dict[Any, Any], depth: int) -> Any:
     if plain.issuperset(map(type, value.values())):
         return value
     carried: dict[Any, Any] = {}
-    carry, depth = walk.carry, depth + 1
+    carry, large, depth = walk.carry, walk.large, depth + 1
     key: Any = None
     try:
         for key, item in value.items():
-            carried[key] = item if type(item) in plain else carry(item, depth)
+            kind = type(item)
+            carried[key] = item if kind in plain or (kind is bytes and len(item) < large) else carry(item, depth)
     except UnencodableValue as error:
         error.beneath(key)
         raise

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import msgspec
 from msgspec import Raw
 
+from pyproc_wire.arena import Receiver, Sender
 from pyproc_wire.codec import MESSAGEPACK, Codec, Encoded, reason
 from pyproc_wire.codes import WORKER_BOUNDS, WORKER_CODES
 from pyproc_wire.connection_state import CALL, NO_STREAM, PART, READY, SUCCESS, TO_WORKER, State, call_kind
@@ -54,7 +55,8 @@ WorkerEvent = LinkRequest | CancelRequested | CreditGranted | BadRequest | Conne
 
 
 class WorkerConnection:
-    """A worker's channel, seen from inside. The limits bound payloads, in bytes."""
+    """A worker's channel, seen from inside. The limits bound payloads, in bytes. `sender` and `receiver` are of the arenas beside
+    it; arrays arrive read-only with and without them."""
 
     _codes = WORKER_CODES
     _bounds = WORKER_BOUNDS
@@ -64,12 +66,18 @@ class WorkerConnection:
         codec: Codec = MESSAGEPACK,
         request_limit: int = REQUEST_BYTES,
         response_limit: int = RESPONSE_BYTES,
+        sender: Sender | None = None,
+        receiver: Receiver | None = None,
     ) -> None:
         self.codec = codec
+        self._sender = sender
+        self._prepare = codec.prepare if sender is None else codec.prepare_beside(sender)
+        self._receiver = Receiver(_no_arena, request_limit, views=True) if receiver is None else receiver
+        self._decode_any = codec.decoder_beside(self._receiver, Any)
         self.response_limit = response_limit
         self._reader = FrameReader(request_limit)
         self._decode = codec.decoder(LinkRequest)
-        self._decode_brief = codec.decoder(BriefRequest)
+        self._decode_brief = codec.decoder_beside(self._receiver, BriefRequest)
         self._open: dict[int, int] = {}  # id -> parts that may be sent, NO_STREAM for a plain call
         self._enter(State.NEW)
 
@@ -96,9 +104,16 @@ class WorkerConnection:
         return max(self._open.get(id, 0), 0)
 
     def value(self, raw: Encoded) -> Any:
-        """The value of a body; a missing one is None. Raises RemoteProtocolError if it is not within the
-        limits."""
-        return self.codec.decode_value(raw) if raw else None
+        """The value of a body; a missing one is None. Its arrays are read-only, and lent until `settle`. Raises RemoteProtocolError if
+        it is not within the limits, and what mapping the arena raises."""
+        if not raw:
+            return None
+        self._receiver.begin(len(raw))
+        return self.codec.decode_value(raw, self._decode_any)
+
+    def settle(self) -> None:
+        """The call is over: what is still held of its arrays becomes a copy."""
+        self._receiver.settle()
 
     # What arrives.
 
@@ -253,11 +268,20 @@ class WorkerConnection:
         """
         if id not in self._open or not self._hears:
             self._may_answer(id, SUCCESS)
-        codec = self.codec
-        prepared = codec.prepare(value, 0)
-        payload = codec.encode_prepared(Success(id, True, prepared, output), prepared, value)
-        if len(payload) > self.response_limit:
-            self._refuse_size(payload, SUCCESS)
+        codec, sender = self.codec, self._sender
+        # beside another open call the arena may be in use
+        prepare = self._prepare if len(self._open) == 1 else codec.prepare
+        try:
+            prepared = prepare(value, 0)
+            payload = codec.encode_prepared(Success(id, True, prepared, output), prepared, value)
+            size = len(payload)
+            if sender is not None:
+                size += sender.placed
+            if size > self.response_limit:
+                self._refuse_size(size, SUCCESS)
+        finally:
+            if sender is not None and sender.touched:
+                self._end_placing(sender)
         del self._open[id]
         return header(len(payload)) + payload
 
@@ -309,19 +333,28 @@ class WorkerConnection:
 
     def _closing(self, id: int | None, failure: Any) -> bytes:
         raw = frame(self.codec.encode(failure))
+        if self._sender is not None and self._sender.touched:
+            self._end_placing(self._sender)
         if id is not None:
             del self._open[id]
         return raw
 
+    def _end_placing(self, sender: Sender) -> None:
+        """The answer is made: the next one is built in the same memory."""
+        sender.end()
+        sender.release()
+
     def _bounded(self, payload: bytes, kind: str) -> bytes:
         if len(payload) > self.response_limit:
-            self._refuse_size(payload, kind)
+            self._refuse_size(len(payload), kind)
         return frame(payload)
 
-    def _refuse_size(self, payload: bytes, kind: str) -> NoReturn:
-        raise LocalProtocolError(
-            f"{kind} is {len(payload)} bytes, limit is {self.response_limit}", code="payload_too_large"
-        )
+    def _refuse_size(self, size: int, kind: str) -> NoReturn:
+        raise LocalProtocolError(f"{kind} is {size} bytes, limit is {self.response_limit}", code="payload_too_large")
+
+
+def _no_arena() -> None:
+    """Of who was offered none."""
 
 
 def refusal(id: int | None, text: str) -> BadRequest:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyproc_worker.safe_open import safe_open
 
 if TYPE_CHECKING:
+    from pyproc_worker.arena import empty
     from pyproc_worker.call import Cancelled, check_cancelled, current_call
     from pyproc_worker.failure import PublicError
     from pyproc_worker.registry import expose
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "expose": "registry", "run_worker": "standalone", "PublicError": "failure", "current_call": "call",
-    "check_cancelled": "call", "Cancelled": "call",
+    "check_cancelled": "call", "Cancelled": "call", "empty": "arena",
 }  # fmt: skip
-__all__ = ["Cancelled", "PublicError", "check_cancelled", "current_call", "expose", "run_worker", "safe_open"]
+__all__ = ["Cancelled", "PublicError", "check_cancelled", "current_call", "empty", "expose", "run_worker", "safe_open"]
 
 
 def __getattr__(name: str) -> Any:

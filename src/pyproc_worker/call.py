@@ -90,6 +90,14 @@ class Call(Struct, eq=False):
         return None if left is None else self._since + left
 
     @property
+    def allowed(self) -> str:
+        """How long the call may take, in words, and who says so."""
+        own, told = self._timeout, self._request.deadline_ms
+        if told is None or (own is not None and int(own * 1000) <= told):
+            return f"the call had {own or 0:g} s, by expose(timeout=)"
+        return f"the call had {told / 1000:g} s, by its caller or the pool"
+
+    @property
     def late(self) -> bool:
         """Whether the deadline has passed."""
         deadline = self.deadline

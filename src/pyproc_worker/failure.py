@@ -25,8 +25,8 @@ from pyproc_wire.limits import PUBLIC_TEXT_BYTES, REPORT_BYTES, TYPE_NAME_CHARS
 from pyproc_wire.messages import Refused, Report
 from pyproc_wire.texts import cut
 from pyproc_worker.call import Call, Cancelled
+from pyproc_worker.misfit import InvalidBody
 from pyproc_worker.refusal import FORKS, field, names_behind, refused_of, traceback_of
-from pyproc_worker.schema import InvalidBody
 
 GENERIC: Final = "Processing failed"
 
@@ -89,7 +89,8 @@ def unsendable(error: BaseException) -> Failure:
     if isinstance(error, UnencodableValue):
         return Failure("function_failed", without_controls(f"result cannot be sent: {error}"), error.path, public=True)
     if isinstance(error, LocalProtocolError) and error.code == "payload_too_large":
-        return Failure("payload_too_large", f"result cannot be sent: {error}", bound="response", public=True)
+        text = f"result cannot be sent: {error}; stream it in parts, or raise limits.response"
+        return Failure("payload_too_large", text, bound="response", public=True)
     return classify(error)  # a property of a result has raised
 
 
@@ -107,7 +108,7 @@ def _gave_up(error: BaseException, call: Call | None) -> Failure | None:
         if call.cancelled:
             return Failure("cancelled", "call was cancelled", public=True)
         if call.late:
-            return Failure("deadline_exceeded", "deadline has passed", public=True)
+            return Failure("deadline_exceeded", f"deadline has passed: {call.allowed}; give it more time", public=True)
     return None
 
 

@@ -23,12 +23,14 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from os import read, write
 from time import monotonic
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from pyproc_wire import polling
+from pyproc_wire.arena import Receiver, Sender
 from pyproc_wire.connection import (
     BadRequest,
     BriefRequest,
@@ -42,8 +44,8 @@ from pyproc_wire.connection import (
 from pyproc_wire.errors import RemoteProtocolError, printable
 from pyproc_wire.limits import READY_BYTES, RECV_BYTES
 from pyproc_wire.messages import LinkRequest
+from pyproc_worker import arena, stdio, streams
 from pyproc_worker import call as calls
-from pyproc_worker import stdio, streams
 from pyproc_worker.call import Call
 from pyproc_worker.channel import Channel
 from pyproc_worker.failure import Failure, classify, refused_body, unsendable
@@ -68,7 +70,10 @@ def prepare(
     """
     tally = stdio.install()
     registry.freeze()
-    connection = WorkerConnection(request_limit=request_limit, response_limit=max(response_limit, READY_BYTES))
+    arena.present = sender = Sender(partial(arena.map_answers, response_limit))
+    receiver = Receiver(partial(arena.map_requests, request_limit), request_limit, views=True)
+    connection = WorkerConnection(request_limit=request_limit, response_limit=max(response_limit, READY_BYTES), sender=sender,
+                                  receiver=receiver)
     ready = connection.ready(registry.describe())
     connection.response_limit = response_limit
     server = _Server(channel, registry, connection, tally)
@@ -101,7 +106,7 @@ class _Server:
         self._lock = threading.Lock()
         self._early: deque[LinkRequest | BadRequest] = deque()
         self._withdrawn: set[int] = set()  # ids in `_early` whose callers gave up
-        self._value, self._success = connection.codec.decode_value, connection.success
+        self._value, self._success = connection.value, connection.success
         self._ended = False
         self._breach: RemoteProtocolError | None = None
         self._coroutines: streams.Coroutines | None = None
@@ -132,7 +137,9 @@ class _Server:
                         break
                 while early and not self._ended:
                     event = early.popleft()
-                    send(self._refuse(event) if isinstance(event, BadRequest) else answer(event))
+                    frame = self._refuse(event) if isinstance(event, BadRequest) else answer(event)
+                    self.connection.settle()  # only here: a brief request refers to nothing
+                    send(frame)
             if self._breach is not None:
                 raise self._breach
 
@@ -208,7 +215,7 @@ class _Server:
             self._withdrawn.remove(request.id)
             return self._fail(request.id, Failure("cancelled", "call was cancelled", public=True))
         if request.deadline_ms == 0:
-            return self._fail(request.id, Failure("deadline_exceeded", "deadline has passed", public=True))
+            return self._fail(request.id, Failure("deadline_exceeded", "deadline had passed before the call began", public=True))
         return None
 
     def _refuse(self, bad: BadRequest) -> bytes:

@@ -1,6 +1,6 @@
 """From the fork to `ready`: what a new process does before it serves, and its rehearsal in the zygote.
 
-    descriptors 0-5 -> own user namespace, no capabilities, Landlock, filter (`jail.worker`) -> ready -> fresh randomness -> requests
+    descriptors 0-7 -> own user namespace, no capabilities, Landlock, filter (`jail.worker`) -> ready -> fresh randomness -> requests
 
 The supervisor attests on `ready`, so whatever it does not look at is done after it, and before the first request is read.
 
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from errno import EBADF
 from typing import NoReturn
 
-from pyproc_wire.places import ANSWERS, GREETING, REQUESTS
+from pyproc_wire.places import ANSWERS, ARENA_ANSWERS, ARENA_REQUESTS, GREETING, REQUESTS
 from pyproc_worker import one_thread
 from pyproc_worker.channel import Channel
 from pyproc_worker.entropy import reseed
@@ -28,7 +28,7 @@ from pyproc_worker.jail.worker import LENT, REHEARSALS, Confinement
 from pyproc_worker.loop import prepare
 from pyproc_worker.registry import current
 
-PLACES = (1, 2, ANSWERS, REQUESTS, GREETING)  # of what is lent, in its order
+PLACES = (1, 2, ANSWERS, REQUESTS, GREETING, ARENA_REQUESTS, ARENA_ANSWERS)  # of what is lent, in its order
 AT_FDCWD = -100  # fcntl.h: relative to the working directory
 REPORT_BYTES = 65536
 
@@ -86,7 +86,7 @@ def _settle() -> None:
 
 def keep_places() -> None:
     """In the zygote, before the script runs: what it opens goes elsewhere."""
-    for place in (REQUESTS, GREETING):
+    for place in (REQUESTS, GREETING, ARENA_REQUESTS, ARENA_ANSWERS):
         os.dup2(0, place, inheritable=False)
 
 

@@ -263,6 +263,10 @@ class Registry:
             import asyncio  # noqa: F401 - once before the fork instead of once in each worker
         self._frozen = True
 
+    def answer_unlisted(self, function: Function) -> None:
+        """After `freeze`: answer to `function` too, which has a name that cannot be exposed and is announced nowhere."""
+        self.lookup = {**self._functions, function.name: function}.get
+
     def describe(self) -> dict[str, dict[str, Any]]:
         """Name -> {input, output, stream, timeout, idempotent}, in the order of exposure."""
         return {name: function.describe() for name, function in self._functions.items()}

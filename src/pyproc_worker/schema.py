@@ -6,48 +6,23 @@ arrays, which travel as extensions, are already what they were. From a JSON call
 text and is parsed where the annotation asks for one; text is never taken for bytes, because the same text from a
 MessagePack caller would silently become something else.
 
-msgspec names a map's key `[...]` in its paths. The true key is found by converting ever smaller halves of that map:
-only a refused body pays for it.
+The schema promises no more than the check keeps: bytes, which JSON does not carry, are named and not promised as base64, and a
+list may repeat what a set has once.
 """
 
 from __future__ import annotations
 
-import re
 import typing
 from collections.abc import Callable, Iterator
 from inspect import Parameter
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import ValidationError, structs
 
-from pyproc_wire.errors import printable, step
-
-NEVER_FROM_TEXT: Final = (bytes, bytearray, memoryview)
-"""Types that msgspec would read from base64 text if they were not named here."""
-
-SEARCHED_KEYS: Final = 4096
-"""Keys of a map in which the offending one is looked for; a refusal must not cost more than a call."""
-
-_PLACE: Final = re.compile(r" - at (?:`key` in )?`(\$.*)`\Z", re.DOTALL)
-_STEP: Final = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|(?P<key>\[\.\.\.\])")
-_MISSING: Final = re.compile(r"Object missing required field `(.*)`\Z", re.DOTALL)
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`\Z", re.DOTALL)
+from pyproc_worker.misfit import NEVER_FROM_TEXT, misfit
 
 Check = Callable[[Any], Any]
-
-
-class InvalidBody(Exception):
-    """The body does not fit the function. `.text` ends with `at PATH`; `.path` is `$.rows[2].width`.
-
-    `.cause` is the exception of a type's own check (`__post_init__`), whose text is not for the caller.
-    """
-
-    def __init__(self, why: str, path: str, cause: BaseException | None = None) -> None:
-        self.text = f"{why} at {path}"
-        self.path = path
-        self.cause = cause
-        super().__init__(self.text)
 
 
 def whole_check(annotation: Any) -> Check | None:
@@ -99,7 +74,7 @@ def _check(kind: Any) -> Check:
             try:
                 return convert(body, kind)  # half a microsecond less than with builtin_types
             except ValidationError as error:
-                raise _invalid(body, kind, error) from None
+                raise misfit(body, kind, error, _named(kind)) from None
 
     else:
 
@@ -107,7 +82,7 @@ def _check(kind: Any) -> Check:
             try:
                 return convert(body, kind, builtin_types=NEVER_FROM_TEXT)
             except ValidationError as error:
-                raise _invalid(body, kind, error) from None
+                raise misfit(body, kind, error, _named(kind)) from None
 
     try:
         convert(None, kind)  # compiles the check, or says why it cannot
@@ -118,78 +93,11 @@ def _check(kind: Any) -> Check:
 
 def _holds_bytes(kind: Any) -> bool:
     """Whether somewhere in the type text could be taken for bytes: JSON Schema says so where it is."""
-    return b'"contentEncoding"' in msgspec.json.encode(_schema(kind, _named_schema))
+    return b'"contentEncoding"' in msgspec.json.encode(_written(kind, _named_schema))
 
 
-def _invalid(body: Any, kind: Any, error: ValidationError) -> InvalidBody:
-    text = str(error)
-    place = _PLACE.search(text)
-    path, why = "$", text
-    if place is not None:
-        why = text[: place.start()]
-        path = _true_path(body, kind, place[1], text)
-    if error.__cause__ is not None:
-        return InvalidBody("value is refused by its type", path, error.__cause__)
-    for pattern, said in ((_MISSING, "key is missing"), (_UNKNOWN, "key is unknown")):
-        found = pattern.match(why)
-        if found is not None:
-            return InvalidBody(said, path + step(found[1]))
-    return InvalidBody(printable(why[:1].lower() + why[1:]), path)
-
-
-def _true_path(body: Any, kind: Any, path: str, text: str) -> str:
-    """msgspec's `path` with the real key in the place of each `[...]`; cut before one that cannot be found."""
-    shown, at = "$", body
-    rebuild: Callable[[Any], Any] = lambda value: value  # noqa: E731 - grows by one level a step
-    position = 1
-    while position < len(path):
-        found = _STEP.match(path, position)
-        if found is None:
-            return shown
-        position = found.end()
-        key: Any = found["name"]
-        if found["index"] is not None:
-            key = int(found["index"])
-        elif found["key"] is not None:
-            if type(at) is not dict or len(at) > SEARCHED_KEYS:
-                return shown
-            key = _bad_key(at, rebuild, kind, text)
-            if key is None:
-                return shown
-        try:
-            inner = at[key]
-        except (TypeError, LookupError):
-            return shown
-        rebuild = _within(rebuild, at, key)
-        at = inner
-        shown += f"[{key}]" if found["index"] is not None else step(key)
-    return shown
-
-
-def _within(rebuild: Callable[[Any], Any], container: Any, key: Any) -> Callable[[Any], Any]:
-    def inner(value: Any) -> Any:
-        copy = dict(container) if type(container) is dict else list(container)
-        copy[key] = value
-        return rebuild(copy)
-
-    return inner
-
-
-def _bad_key(entries: dict[Any, Any], rebuild: Callable[[Any], Any], kind: Any, text: str) -> Any:
-    """The first key whose value is refused with `text`: halves are tried, as the first refusal is the one told."""
-
-    def refused(keys: list[Any]) -> bool:
-        try:
-            msgspec.convert(rebuild({key: entries[key] for key in keys}), kind, builtin_types=NEVER_FROM_TEXT)
-        except ValidationError as error:
-            return str(error) == text
-        return False
-
-    keys = list(entries)
-    while len(keys) > 1:
-        half = len(keys) // 2
-        keys = keys[:half] if refused(keys[:half]) else keys[half:]
-    return keys[0] if keys and refused(keys) else None
+def _named(kind: Any) -> Callable[[], dict[str, Any]]:
+    return lambda: _written(kind, _named_schema)
 
 
 def input_schema(kind: Any) -> dict[str, Any]:
@@ -209,6 +117,23 @@ def output_schema(kind: Any, *, streams: bool) -> dict[str, Any]:
 
 
 def _schema(kind: Any, hook: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    kept: dict[str, Any] = _kept(_written(kind, hook))
+    return kept
+
+
+def _kept(schema: Any) -> Any:
+    """`schema` without what the check does not keep."""
+    if isinstance(schema, list):
+        return [_kept(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("contentEncoding") == "base64":
+        return {"description": "bytes", **{key: schema[key] for key in ("title", "description") if key in schema}}
+    return {key: _kept(inner) for key, inner in schema.items() if not (key == "uniqueItems" and inner is True)}
+
+
+def _written(kind: Any, hook: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """As msgspec writes it."""
     if kind is Any or kind is object:
         return {}
     (schema,), components = msgspec.json.schema_components((kind,), schema_hook=hook, ref_template="#/$defs/{name}")

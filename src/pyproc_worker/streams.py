@@ -70,7 +70,7 @@ class Size:
             error.beneath_index(len(self.parts))
             raise Unsendable(error) from error
         if self._bytes > self._connection.response_limit:
-            text = f"parts are more than {self._connection.response_limit} bytes together, the limit; ask for a stream"
+            text = f"parts are too many bytes together, limit is {self._connection.response_limit}"
             raise Unsendable(LocalProtocolError(text, code="payload_too_large"))
         self.parts.append(part)
 

@@ -5,7 +5,7 @@ its second Landlock domain and its final filter are decided by the supervisor th
 one and only for the child of a fork that it asked for; import-time code that tries them is refused.
 
     supervisor                                         zygote                             worker
-       | control: "F" + [out, err, answers, requests, greeting, ruleset] -> | fork (notified) ----------------> | private descriptors
+       | control: "F" + descriptors (`newborn`) -----> | fork (notified) ----------------> | private descriptors
        |                                                |                                   | confine (notified steps)
        | <--- greeting: ready, with the kernel's credentials and pidfd of the sender --------- | serve
 
@@ -99,7 +99,7 @@ def _extend_path(plan: dict[str, Any]) -> None:
 def _load(plan: dict[str, Any]) -> None:
     """Run the script."""
     from pyproc_wire.connection import WorkerConnection
-    from pyproc_worker import standalone, stdio
+    from pyproc_worker import pickled, standalone, stdio
     from pyproc_worker.registry import current
 
     stdio.install()  # before the script, so that loggers which it makes write to the counted streams
@@ -119,6 +119,7 @@ def _load(plan: dict[str, Any]) -> None:
     sys.argv[:] = [path]
     exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the user's own script
     current.freeze()
+    current.answer_unlisted(pickled.runner())
     WorkerConnection().ready(current.describe())  # what cannot be announced is said now
 
 

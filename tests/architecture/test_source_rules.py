@@ -1,7 +1,8 @@
 """Rules of the source that no linter knows, read from the syntax trees and from the tracked files.
 
 * The trusted side never builds code from bytes: no pickle and its kin, no eval, exec or compile, no import by a name that
-  was computed (`importlib.import_module(name)` with a variable; a fixed text is allowed).
+  was computed (`importlib.import_module(name)` with a variable; a fixed text is allowed). One module writes pickles, for the
+  sandbox, and uses nothing of cloudpickle that could read one.
 * Every module of ours opens with a docstring: its rules and reasons.
 * No file names a path of the machine it was written on, or a package registry's address.
 """
@@ -54,8 +55,35 @@ TRUSTED = modules("pyproc", "pyproc_wire")
 ALLOWED = {  # place: (what, why)
     "cli/main.py": ("with a computed name", "verbs are loaded lazily by names out of a closed table in the same module"),
     "attack/corpus.py": ("calls compile()", "checks the syntax of each attack and does not run it"),
+    "pool/pickling.py": ("imports cloudpickle", "writes pickles for the sandbox; WRITES is all that it may use"),
     "attack/runner_worker.py": ("calls", "a worker script, run inside the sandbox: attacks are code"),
 }
+
+
+WRITES = {"Pickler", "list_registry_pickle_by_value", "register_pickle_by_value", "unregister_pickle_by_value"}
+
+
+def used_of(package: str, tree: ast.Module) -> set[str]:
+    """What a module uses of a package that it imports as a whole: attribute names, and the bare name where it goes elsewhere."""
+    owners = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == package]
+    whole = {package for node in names if id(node) not in owners}
+    return whole | {node.attr for node in ast.walk(tree)
+                    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == package}
+
+
+def test_what_writes_pickles_for_the_sandbox_can_read_none() -> None:
+    tree = ast.parse((SOURCE / "pyproc/pool/pickling.py").read_text(encoding="utf-8"))
+    assert used_of("cloudpickle", tree) == WRITES
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    assert [alias.asname for node in imports for alias in node.names] == [None] * sum(len(node.names) for node in imports)
+
+
+@pytest.mark.parametrize(
+    "code", ["import cloudpickle\ncloudpickle.loads(x)", "import cloudpickle\nread = cloudpickle", "import cloudpickle\nf(cloudpickle)"]
+)
+def test_the_narrow_rule_finds_what_reads(code: str) -> None:
+    assert used_of("cloudpickle", ast.parse(code)) - WRITES
 
 
 def excused(path: Path, line: str) -> bool:

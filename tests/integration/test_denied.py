@@ -55,16 +55,17 @@ def told(pool: Pool, caplog: pytest.LogCaptureFixture, method: str, body: Any = 
 
 WORKERS = "worker, untrusted"
 SAID = [
-    ("strict", "read", "/srv/x", "mount_namespace", "'/srv/x'", 'sandbox.read = [..., "/srv/x"]'),
+    ("strict", "read", "/srv/x", "mount_namespace", "'/srv/x'", 'sandbox.read = [..., "/srv/x"], if it is there'),
+    ("strict", "read", "data.txt", "mount_namespace", "a worker's folder is /", "name it in the script from / on"),
     ("strict", "read", "/etc/shadow", "mount_namespace", "'/etc/shadow'", "never proposed"),
     ("strict", "listed", "/", "landlock", "'/'", "no change"),
     ("strict", "write", "/scratch/x", "seccomp", "openat", 'sandbox.profile = "default" and sandbox.scratch = "64 MiB"'),
     ("strict", "write", "/usr/lib/x", "seccomp", "openat", "below /scratch only"),
     ("default", "write", "/usr/lib/new", "mount_namespace", "read-only", "below /scratch only"),
     ("default", "write", "/srv/x", "mount_namespace", "'/srv/x'", "to write it, no change allows it"),
-    ("strict", "dial", None, "seccomp", "socket", 'sandbox.profile = "default"'),
+    ("strict", "dial", None, "seccomp", "socket", "no change allows a network"),
     ("default", "dial", None, "landlock", "the network", "no change"),
-    ("strict", "program", None, "seccomp", "forking", 'sandbox.profile = "default"'),
+    ("strict", "program", None, "seccomp", "forking", "no change allows it: Landlock grants workers no right to execute"),
     ("default", "program", None, "mount_namespace", "executing", "no right to execute"),
     ("strict", "threads", None, "rlimits", "limits.threads 16", "limits.threads = 32"),
     ("strict", "descriptors", None, "limits", "limits.open_files, which is 128", "limits.open_files = 256"),

@@ -90,6 +90,7 @@ def test_a_limit_that_is_met_is_typed_and_no_neighbour_notices(limit: str, way: 
         else:
             assert isinstance(error, ResourceExhausted) and error.bound == ways[way], error
             assert pool.status()["deaths"] == {}
+        assert error.message.rpartition("; ")[2].startswith("use less, or raise "), error.message
         neighbour.noticed_nothing()
 
 
@@ -113,6 +114,7 @@ def test_a_response_beyond_its_limit_is_refused_and_no_neighbour_notices(narrow:
     with Neighbour(narrow) as neighbour:
         error = neighbour.goes_on_beside(method, 1 << 17)
         assert isinstance(error, PayloadTooLarge) and error.bound == "response", error
+        assert error.message.endswith(", limit is 65536; stream it in parts, or raise limits.response")
         neighbour.noticed_nothing()
     assert narrow.status()["deaths"] == {}
 

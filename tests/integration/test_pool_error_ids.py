@@ -16,7 +16,6 @@ import pytest
 from pyproc import AsyncPool, CallError, Limits, Pool
 from pyproc_wire.codec import MESSAGEPACK
 
-pytestmark = pytest.mark.unprivileged
 SCRIPT = pathlib.Path(__file__).with_name("subject.py")
 ARRAY = msgspec.Raw(MESSAGEPACK.encode_value(np.arange(3.0)))
 CALLS: list[tuple[str, Any, str, bool]] = [  # method, body, code, whether something is kept from the caller

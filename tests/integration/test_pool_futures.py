@@ -14,7 +14,6 @@ import pytest
 
 from pyproc import DeadlineExceeded, InvalidArgument, NotFound, Pool, ResourceExhausted, Unavailable, WorkerLost
 
-pytestmark = pytest.mark.unprivileged
 SCRIPT = pathlib.Path(__file__).with_name("subject.py")
 
 

@@ -17,6 +17,7 @@ import pytest
 from pyproc import (
     AsyncPool,
     ConfigError,
+    DeadlineExceeded,
     Limits,
     Pool,
     Sandbox,
@@ -26,6 +27,8 @@ from pyproc.supervisor.death import Death
 from pyproc.supervisor.state import Worker
 
 pytestmark = pytest.mark.unprivileged
+
+SUBJECT = pathlib.Path(__file__).with_name("subject.py")
 
 
 @pytest.fixture(autouse=True)
@@ -326,3 +329,88 @@ def test_a_worker_that_was_buried_first_is_not_condemned() -> None:
         worker.holding = holding
         assert worker.doomed is None
         assert pool.call("echo", 1) == 1
+
+
+def test_a_layer_that_is_off_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    lax = Sandbox(layers={"mdwe": "off", "parent_death": "off"})
+    with Pool(pathlib.Path(__file__).with_name("subject.py"), sandbox=lax, name="lax"):
+        pass
+    assert "layers_off pool=lax layers=parent_death,mdwe" in [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("way", ["itself", "below", "link"])
+def test_the_machines_processes_are_never_shown(way: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "link").symlink_to("/proc/self")
+    path = {"itself": "/proc", "below": "/proc/sys", "link": str(tmp_path / "link")}[way]
+    with pytest.raises(ConfigError, match="shows every process"):
+        Pool(pathlib.Path(__file__).with_name("subject.py"), sandbox=Sandbox(read=[path]))
+
+
+LEAVES_A_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+
+
+@pytest.mark.parametrize(("source", "options", "told"), [
+    (LEAVES_A_THREAD, {}, "{script!r} leaves 1 thread of its own running after its import, and threads do not survive a fork: start "
+     "them in a function, or set the pool's option zygote to false: zygote=False, in pyproc.toml zygote = false"),
+    ("", {"sandbox": Sandbox("default", scratch="1024 TiB")}, "sandbox.scratch is 1125899906842624 bytes, and it lies in memory"),
+    ("", {"python": "/bin/false"}, "python is '/bin/false', which does not run Python: it ended with status 1; give the path"),
+    ("", {"python": "/nowhere"}, "python is '/nowhere', which cannot be run: No such file or directory; give the path of a Python"),
+    ("", {"python": "/bin/echo"}, "python is '/bin/echo', which does not answer as Python does; give the path of a Python interpreter"),
+])  # fmt: skip
+def test_what_cannot_start_is_named_with_the_remedy(tmp_path: pathlib.Path, source: str, options: dict[str, Any], told: str) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(source)
+    with pytest.raises(ConfigError) as caught:
+        Pool(script, **options)
+    assert told.format(script=str(script)) in str(caught.value)
+
+
+@pytest.mark.parametrize("grace", ["x", -1, True, float("nan"), None])
+def test_a_wrong_grace_is_refused_and_the_pool_serves_on(pool: Pool, grace: Any) -> None:
+    with pytest.raises(ConfigError, match="grace is"):
+        pool.close(grace)
+    assert pool.call("echo", 1) == 1
+
+
+def test_a_closed_pool_cannot_be_entered_again(tmp_path: pathlib.Path) -> None:
+    script = tmp_path / "worker.py"
+    script.touch()
+    with Pool(script) as closed:
+        pass
+    with pytest.raises(Unavailable, match="the pool is closed; make another one"), closed:
+        pass
+
+    async def again() -> None:
+        async with AsyncPool(script) as pool:
+            await pool.start()  # a second start changes nothing
+        with pytest.raises(Unavailable, match="the pool is closed; make another one"):
+            await pool.start()
+
+    asyncio.run(again())
+
+
+@pytest.mark.parametrize(("method", "body", "timeout", "told"), [
+    ("nap", 60, 0.2, "call of 'nap' was not answered within 0.2 s, the call's timeout, and its worker was killed; give it more time"),
+    ("impatient", None, None, "call of 'impatient' was not answered within 0.2 s, expose's timeout, and its worker was killed"),
+    ("impatient", None, "30 s", "not answered within 0.2 s, expose's timeout"),
+    ("nap", 60, None, "not answered within 0.5 s, the pool's timeout"),
+])  # fmt: skip
+def test_a_deadline_says_how_long_it_was_and_which_timeout_ruled(method: str, body: Any, timeout: Any, told: str) -> None:
+    async def asynchronously() -> None:
+        async with AsyncPool(SUBJECT, timeout=0.5) as pool:
+            await pool.call(method, body, timeout=timeout)
+
+    with Pool(SUBJECT, timeout=0.5) as pool:
+        for call in (lambda: pool.call(method, body, timeout=timeout), lambda: list(pool.stream(method, body, timeout=timeout)),
+                     lambda: pool.submit(method, body, timeout=timeout).result(), lambda: asyncio.run(asynchronously())):
+            with pytest.raises(DeadlineExceeded) as caught:
+                call()
+            assert told in str(caught.value)
+
+
+def test_a_call_that_finds_no_worker_says_how_long_it_waited() -> None:
+    with Pool(SUBJECT, workers=1) as pool:
+        busy = pool.submit("nap", 60)
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.2 s, the call's timeout; give it more time, or the pool more workers"):
+            pool.call("echo", 1, timeout=0.2)
+        assert not busy.done()

@@ -19,7 +19,6 @@ from pyproc import AsyncPool, DeadlineExceeded, Pool
 from pyproc.host import procfs
 from pyproc.supervisor.state import Worker
 
-pytestmark = pytest.mark.unprivileged
 SCRIPT = pathlib.Path(__file__).with_name("subject.py")
 BIG = b"x" * (1 << 20)  # beyond every pipe
 

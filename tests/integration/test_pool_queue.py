@@ -26,7 +26,6 @@ from pyproc import (
     WorkerLost,
 )
 
-pytestmark = pytest.mark.unprivileged
 SCRIPT = pathlib.Path(__file__).with_name("subject.py")
 LONG = 60.0  # seconds: no call of a test ends by itself
 

@@ -13,7 +13,6 @@ import pytest
 
 from pyproc import DeadlineExceeded, Pool, Unavailable, WorkerLost
 
-pytestmark = pytest.mark.unprivileged
 SCRIPT = pathlib.Path(__file__).with_name("subject.py")
 PERIOD = 3600.0  # seconds: no test waits for it
 

@@ -8,7 +8,17 @@ import pickle
 import pytest
 
 from pyproc import errors
-from pyproc.errors import CallError, ConfigError, ProtectionUnavailable, PyprocError, WorkerLost, from_code
+from pyproc.errors import (
+    CallError,
+    ConfigError,
+    ProtectionUnavailable,
+    PyprocError,
+    ResourceExhausted,
+    Unavailable,
+    WorkerLost,
+    from_code,
+)
+from pyproc_wire.codes import BOUNDS
 
 CONTRACT = [
     ("invalid_argument", "InvalidArgument", 400, 65), ("unauthenticated", "Unauthenticated", 401, 77),
@@ -68,6 +78,15 @@ def test_a_lost_call_is_retryable_only_if_it_surely_did_not_run(may_have_run: bo
 def test_what_passes_by_itself_is_retryable() -> None:
     again = {code for code in errors.CLASSES if from_code(code, "x").retryable}
     assert again == {"resource_exhausted", "unavailable"}
+
+
+@pytest.mark.parametrize("bound", sorted(BOUNDS))
+def test_a_limit_of_the_function_is_met_again(bound: str) -> None:
+    assert ResourceExhausted("x", bound=bound).retryable is (bound in {"rate", "queue", "connections", "in_flight"})
+
+
+def test_a_closed_pool_does_not_open_again() -> None:
+    assert not Unavailable("closed", reason="shutdown").retryable and Unavailable("x", reason="restart_intensity").retryable
 
 
 @pytest.mark.parametrize("kind", [PyprocError, ConfigError, ProtectionUnavailable, CallError, *errors.CLASSES.values()])

@@ -59,6 +59,13 @@ class Result:
     answer: str
 
 
+def _import_answers(pool_factory: PoolFactory, script: Path, known: Mapping[str, Any], codes: Mapping[str, str]) -> Any:
+    """What each of `codes` answers at import. Raises PyprocError where no pool comes of it."""
+    order = json.dumps({"prelude": PRELUDE, "targets": dict(known), "attacks": dict(codes)})
+    with pool_factory(script, {IMPORT_VARIABLE: order}) as pool:
+        return pool.call("import_answers", None, timeout=CALL_SECONDS)
+
+
 def run_corpus(
     pool_factory: PoolFactory,
     targets: Targets,
@@ -86,7 +93,8 @@ def run_corpus(
         for attack in chosen:
             if attack.scene == "peer":
                 yield _as_peer(pool_factory, script, known, attack)
-        if at_import:
+        if at_import and alone:
+            _import_answers(pool_factory, script, known, {"harmless": HARMLESS})  # else every attack would seem to be stopped
             for batch in _batches(alone, deadly):
                 yield from _by_import(pool_factory, script, known, batch)
 
@@ -174,6 +182,9 @@ _SCENES: Final[tuple[tuple[str, dict[str, Any], Callable[..., Any]], ...]] = (
 )
 
 
+HARMLESS: Final = "def attack(T):\n    return 'nothing was tried'\n"
+
+
 class _Log(logging.Handler):
     """What the supervisor logs meanwhile; a context manager."""
 
@@ -220,14 +231,10 @@ def _one_record(text: str) -> bool:
 def _by_import(pool_factory: PoolFactory, script: Path, known: Mapping[str, Any], attacks: Sequence[Attack]) -> list[Result]:
     from pyproc.errors import PyprocError
 
-    order = {
-        "prelude": PRELUDE,
-        "targets": dict(known),
-        "attacks": {attack.id: corpus.source(attack).removeprefix(PRELUDE) for attack in attacks},
-    }
     try:
-        with pool_factory(script, {IMPORT_VARIABLE: json.dumps(order)}) as pool:
-            answers = pool.call("import_answers", None, timeout=CALL_SECONDS)
+        answers = _import_answers(
+            pool_factory, script, known, {attack.id: corpus.source(attack).removeprefix(PRELUDE) for attack in attacks}
+        )
     except PyprocError as error:
         if len(attacks) == 1:
             return [_result(attacks[0], "import", f"stopped: {type(error).__name__}: {error}")]

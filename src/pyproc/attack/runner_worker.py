@@ -16,10 +16,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from pyproc_wire.places import ARENA_ANSWERS
 from pyproc_worker import check_cancelled, expose, run_worker
 
 IMPORT_VARIABLE = "PYPROC_ATTACK_IMPORT"
-LEFT_OPEN = (6, 1024)  # descriptors beyond those that every zygote has
+LEFT_OPEN = (ARENA_ANSWERS + 1, 1024)  # descriptors beyond those that every zygote has
 ANSWER_CHARS = 400  # an answer is read by a person
 
 

@@ -146,8 +146,10 @@ def fail(told: dict[str, object], *, as_json: bool, hint: str = "") -> None:
     tell(one_line(line))
     denied = told.get("denied")
     if isinstance(denied, dict):
+        from pyproc.sandbox.denial import advice
+
         tell(show(f"pyproc: refused by {denied['layer']} (reported by: {denied['reported_by']}): {denied['subject']}\n"
-                  f"pyproc: what would allow it: {denied['change']}"))
+                  f"pyproc: {advice(denied['change'])}"))
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

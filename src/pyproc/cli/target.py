@@ -9,7 +9,6 @@ The name of --pool waits in click's context for the function that chooses: each 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -132,21 +131,27 @@ def pool_of(script: str | None, config: str | None, profile: str | None, layers:
             pool: str | None = None) -> PoolConfig:
     """The one pool that is meant (`pool`, where --pool does not say it), everything about it checked but whether it starts. Raises
     ConfigError, UsageError."""
+    return _made_and_pool(script, config, profile, layers, pool)[1]
+
+
+def _made_and_pool(script: str | None, config: str | None, profile: str | None, layers: dict[str, str],
+                   pool: str | None = None) -> tuple[Configuration, PoolConfig]:
     made = configuration(config, load.Flags(named_pool(), script, profile, layers))
     if made is None:
         raise click.UsageError("no worker script; give --worker FILE, or --config FILE with a pool")
     chosen = only(made, pool if made.path else None)
-    with load.named(made.path) if made.path else nullcontext():
-        if chosen is None:
-            raise ConfigError("it has 0 pools; choose the script by --worker FILE")
+    if chosen is None:
+        raise ConfigError(f"config {made.path!r}: it has 0 pools; choose the script by --worker FILE")
+    with load.placed(made, chosen.name):
         pool_options.read(chosen.script, **chosen.options())
-    return chosen
+    return made, chosen
 
 
 def open_pool(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> Pool:
     """The pool that is meant, with one worker. Raises ConfigError, ProtectionUnavailable, CallError, UsageError."""
-    chosen = pool_of(script, config, profile, layers)
-    return Pool(chosen.script, **{**chosen.options(), "workers": 1})
+    made, chosen = _made_and_pool(script, config, profile, layers)
+    with load.placed(made, chosen.name):
+        return Pool(chosen.script, **{**chosen.options(), "workers": 1})
 
 
 def spec_of(script: str | None, config: str | None, profile: str | None, layers: dict[str, str], *,

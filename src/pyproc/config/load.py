@@ -92,6 +92,18 @@ def named(path: str) -> Iterator[None]:
         raise ConfigError(f"config {path!r}: {error}") from error
 
 
+@contextmanager
+def placed(made: Configuration, pool: str) -> Iterator[None]:
+    """A refusal that begins with a key of `pool`, as those of its start do, names the file too, and the whole key."""
+    try:
+        yield
+    except ConfigError as error:
+        if not made.path or _key_of(str(error)).partition(".")[0] not in (*PLAIN, *TABLES):
+            raise
+        told = f"pools.{pool}.{error}"
+        raise ConfigError(f"config {made.path!r}: {told}{_source_of(told, made.origins)}") from error
+
+
 def _checked(path: str, tables: dict[str, Any], origins: dict[str, Origin], environ: Mapping[str, str], flags: Flags) -> Configuration:
     for key in tables:
         if key not in SECTIONS:
@@ -127,10 +139,14 @@ def _set(tables: dict[str, Any], override: Override) -> None:
 
 def _source_of(refusal: str, origins: Mapping[str, Origin]) -> str:
     """Which variable or flag set what is refused; nothing for the file."""
-    word = re.split(r"[\s\[:]", refusal, maxsplit=1)[0]
+    word = _key_of(refusal)
     set_by = [origin.where for key, origin in origins.items()
               if origin.kind in ("environment", "flag") and (word == key or key.startswith(f"{word}."))]
     return f" (set by {', '.join(set_by)})" if set_by else ""
+
+
+def _key_of(refusal: str) -> str:
+    return re.split(r"[\s\[:]", refusal, maxsplit=1)[0]
 
 
 def _leaves(prefix: str, table: Mapping[str, Any]) -> Iterator[str]:
@@ -158,6 +174,8 @@ def _pool(name: str, given: object, base: str) -> PoolConfig:
                               ("max_requests", 0, values.REQUESTS_MAX)):
         if option in table:
             made[option] = values.whole(f"{key}.{option}", table[option], low, high)
+    if "zygote" in table:
+        made["zygote"] = values.switch(f"{key}.zygote", table["zygote"])
     if "timeout" in table:
         made["timeout"] = parse_time(f"{key}.timeout", table["timeout"])
     python = values.interpreter(f"{key}.python", table.get("python"))

@@ -15,7 +15,7 @@ from pyproc.config.options import Limits, Restart, Sandbox
 from pyproc.config.origin import DEFAULT, Origin
 
 ISOLATIONS = ("worker", "call", "tenant")
-PLAIN = ("workers", "isolation", "timeout", "queue", "max_requests", "env", "preload", "python")
+PLAIN = ("workers", "isolation", "timeout", "queue", "max_requests", "env", "preload", "python", "zygote")
 TABLES: dict[str, type[Any]] = {"sandbox": Sandbox, "limits": Limits, "restart": Restart}
 KEYS = {table: tuple(signature(kind).parameters) for table, kind in TABLES.items()}
 
@@ -34,6 +34,7 @@ class PoolConfig:
     env: Mapping[str, str] = field(default_factory=dict)
     preload: tuple[str, ...] = ()
     python: str | None = None
+    zygote: bool = True
     sandbox: Sandbox = field(default_factory=Sandbox)
     limits: Limits = field(default_factory=Limits)
     restart: Restart = field(default_factory=Restart)

@@ -10,10 +10,10 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from pyproc.config.units import parse_size, parse_time
-from pyproc.config.values import INTENSITY_MAX, whole
+from pyproc.config.values import INTENSITY_MAX, SHOWN_MAX, shown, whole
 from pyproc.errors import ConfigError
 
 LAYERS = ("descriptors", "environment", "user_namespace", "pid_namespace", "network_namespace", "ipc_namespace",
@@ -21,12 +21,20 @@ LAYERS = ("descriptors", "environment", "user_namespace", "pid_namespace", "netw
           "parent_death", "mdwe", "landlock", "seccomp", "cgroup")
 WANTED = ("require", "prefer", "off")
 COUNT_MAX = 1 << 20  # tasks, descriptors, files
+OPEN_FILES_MIN = 16  # descriptors without which CPython does not start
 
 
 class Frozen:
     """What is set once, by `_set`, and copied and pickled as its own arguments."""
 
     __slots__: tuple[str, ...] = ()
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """An unknown option is refused before `__init__`, which would make a TypeError of it. Raises ConfigError."""
+        for name in options:
+            if name not in cls.__slots__:
+                raise ConfigError(f"{cls.__name__.lower()}.{name[:SHOWN_MAX]} is unknown; options are {', '.join(cls.__slots__)}")
+        return super().__new__(cls)
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -51,20 +59,20 @@ class Sandbox(Frozen):
     def __init__(self, profile: str = "strict", *, read: Sequence[str | os.PathLike[str]] = (),
                  scratch: str | int | None = None, layers: Mapping[str, str] | None = None) -> None:
         if not isinstance(profile, str):
-            raise ConfigError(f"sandbox.profile is {profile!r}; write strict, default or the path of a file as text")
+            raise ConfigError(f"sandbox.profile is {shown(profile)}; write strict, default or the path of a file as text")
         if isinstance(read, (str, bytes)) or not isinstance(read, Sequence):
-            raise ConfigError(f"sandbox.read is {read!r}; give a list of paths")
+            raise ConfigError(f"sandbox.read is {shown(read)}; give a list of paths")
         for path in read:
             if not isinstance(path, (str, os.PathLike)) or os.fspath(path) in ("", b"") or os.path.abspath(os.fspath(path)) == "/":
-                raise ConfigError(f"sandbox.read names {path!r}; name the files and folders that workers need, by their paths")
+                raise ConfigError(f"sandbox.read names {shown(path)}; name the files and folders that workers need, by their paths")
         if layers is not None and not isinstance(layers, Mapping):
-            raise ConfigError(f"sandbox.layers is {layers!r}; give a map of layers to require, prefer or off")
+            raise ConfigError(f"sandbox.layers is {shown(layers)}; give a map of layers to require, prefer or off")
         chosen = dict(layers or {})
         for name, wanted in chosen.items():
             if name not in LAYERS:
-                raise ConfigError(f"sandbox.layers names {name!r}; layers are {', '.join(LAYERS)}")
+                raise ConfigError(f"sandbox.layers names {shown(name)}; layers are {', '.join(LAYERS)}")
             if wanted not in WANTED:
-                raise ConfigError(f"sandbox.layers[{name!r}] is {wanted!r}; write require, prefer or off")
+                raise ConfigError(f"sandbox.layers[{name!r}] is {shown(wanted)}; write require, prefer or off")
         if scratch is not None and profile == "strict":
             raise ConfigError("sandbox.scratch is set and profile strict cannot write files; use profile default")
         self._set(profile=profile, read=tuple(os.path.abspath(os.fspath(path)) for path in read), layers=MappingProxyType(chosen),
@@ -91,20 +99,16 @@ class Limits(Frozen):
             self._set(**{name: parse_size(f"limits.{name}", size)})
         for name in ("request", "response"):
             if not 64 <= getattr(self, name) <= 1 << 31:
-                raise ConfigError(f"limits.{name} is {sizes[name]!r}, possible are 64 B to 2 GiB")
+                raise ConfigError(f"limits.{name} is {shown(sizes[name])}; write a size from 64 B to 2 GiB")
         if self.memory < 64 << 20:
-            raise ConfigError(f"limits.memory is {memory!r}; CPython needs at least 64 MiB")
+            raise ConfigError(f"limits.memory is {shown(memory)}; CPython needs at least 64 MiB")
         self._set(cpu_time=parse_time("limits.cpu_time", cpu_time))
         counts: dict[str, Any] = {"processes": processes, "threads": threads, "open_files": open_files,
                                   "scratch_files": scratch_files}
         for name, count in counts.items():
-            if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= COUNT_MAX:
-                raise ConfigError(f"limits.{name} is {count!r}, possible are 1 to {COUNT_MAX}")
-            self._set(**{name: count})
-        if self.open_files < 16:
-            raise ConfigError(f"limits.open_files is {open_files}; CPython needs at least 16")
+            self._set(**{name: whole(f"limits.{name}", count, OPEN_FILES_MIN if name == "open_files" else 1, COUNT_MAX)})
         if cpus is not None and (isinstance(cpus, bool) or not isinstance(cpus, (int, float)) or not 0 < cpus <= 1024):
-            raise ConfigError(f"limits.cpus is {cpus!r}; write a number of processors above 0 and at most 1024")
+            raise ConfigError(f"limits.cpus is {shown(cpus)}; write a number of processors above 0 and at most 1024")
         self._set(cpus=cpus)
 
     memory: int

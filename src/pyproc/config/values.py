@@ -20,15 +20,22 @@ SHOWN_MAX = 80  # characters of a wrong value that the error repeats
 
 
 def shown(value: object) -> str:
-    """`value` for a message, cut."""
-    text = repr(value)
+    """`value` for a message, cut; true and false as in a file, which in Python read well too."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 def whole(name: str, value: object, low: int, high: int) -> int:
     """An integer from `low` to `high`. Raises ConfigError."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{name} is {shown(value)}, possible are {low} to {high}")
+        raise ConfigError(f"{name} is {shown(value)}; write a whole number from {low} to {high}")
+    return value
+
+
+def switch(name: str, value: object) -> bool:
+    """True or False. Raises ConfigError."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is {shown(value)}; write true or false, in Python True or False")
     return value
 
 

@@ -20,11 +20,28 @@ from collections.abc import Callable
 NUMBERS = {"pidfd_send_signal": 424, "pidfd_open": 434, "pidfd_getfd": 438,  # Linux 5.1, 5.3, 5.6
            "landlock_create_ruleset": 444}  # Linux 5.13
 
+MAP_FAILED = ctypes.c_void_p(-1).value
+
 
 @functools.cache
 def _syscall() -> Callable[..., int]:
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
+    return call
+
+
+@functools.cache
+def _mmap() -> Callable[..., int | None]:
+    call = ctypes.CDLL(None, use_errno=True).mmap
+    call.restype = ctypes.c_void_p
+    call.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+    return call
+
+
+@functools.cache
+def _munmap() -> Callable[..., int]:
+    call = ctypes.CDLL(None, use_errno=True).munmap
+    call.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     return call
 
 
@@ -46,6 +63,7 @@ class Kernel:
     write = staticmethod(os.write)
     close = staticmethod(os.close)
     fstat = staticmethod(os.fstat)
+    stat = staticmethod(os.stat)
     listdir = staticmethod(os.listdir)
     readlink = staticmethod(os.readlink)
     mkdir = staticmethod(os.mkdir)
@@ -56,6 +74,7 @@ class Kernel:
     killpg = staticmethod(os.killpg)
     getpgid = staticmethod(os.getpgid)
     posix_spawn = staticmethod(os.posix_spawn)
+    ftruncate = staticmethod(os.ftruncate)
 
     def ioctl(self, fd: int, request: int, buffer: bytearray) -> None:
         """ioctl(2) on a structure that the kernel reads and fills in place."""
@@ -71,6 +90,22 @@ class Kernel:
         watch.register(fd, events)
         ready = watch.poll(milliseconds)
         return ready[0][1] if ready else 0
+
+    def memfd_create(self, name: str, flags: int) -> int:
+        """memfd_create(2)."""
+        return os.memfd_create(name, flags)
+
+    def mmap(self, size: int, protection: int, flags: int, fd: int) -> int:
+        """mmap(2) of a file from its begin, at an address of the kernel's choice."""
+        address: int | None = _mmap()(None, size, protection, flags, fd, 0)
+        if address is None or address == MAP_FAILED:
+            code = ctypes.get_errno()
+            raise OSError(code, f"mmap of {size} bytes: {os.strerror(code)}")
+        return address
+
+    def munmap(self, address: int, size: int) -> None:
+        """munmap(2)."""
+        _munmap()(address, size)
 
     def pidfd_open(self, pid: int) -> int:
         """pidfd_open(2); the descriptor is close-on-exec."""

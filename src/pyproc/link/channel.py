@@ -1,4 +1,5 @@
-"""One worker's channel, the supervisor's side: two pipes for calls, and a socket on which the worker introduces itself.
+"""One worker's channel, the supervisor's side: two pipes for calls, a socket on which the worker introduces itself, and the arenas
+for large values (`arena`).
 
     supervisor                                          worker
        | <----- greeting (socket): ready, with the kernel's word on who sent it; closed after it
@@ -26,8 +27,9 @@ import select
 import socket
 from collections.abc import Callable
 
+from pyproc.link.arena import Arena
 from pyproc_wire import polling
-from pyproc_wire.limits import RECV_BYTES
+from pyproc_wire.limits import RECV_BYTES, REQUEST_BYTES, RESPONSE_BYTES
 
 KINDS = ("pipe", "pipe", "socket")  # of `inner`, as /proc names them
 NO_ANSWER = b"\xff"  # of a length beyond every limit
@@ -38,9 +40,9 @@ class Channel:
     """`requests` never waits, `answers` does unless `set_waiting` says otherwise; `sending`: a frame is perhaps only partly sent, and
     nothing else may be written, as it would be taken for the rest. Raises OSError when no descriptor is left."""
 
-    __slots__ = ("__weakref__", "_inner", "answers", "greeting", "links", "lively", "requests", "sending", "waits")
+    __slots__ = ("__weakref__", "_inner", "answers", "arena", "greeting", "links", "lively", "requests", "sending", "waits")
 
-    def __init__(self) -> None:
+    def __init__(self, request: int = REQUEST_BYTES, response: int = RESPONSE_BYTES) -> None:
         self.requests = self.answers = -1
         self._inner: list[int] = []
         self.waits = True
@@ -52,7 +54,8 @@ class Channel:
         self._inner.append(requests)
         self.answers, answers = os.pipe()
         self._inner.append(answers)
-        self.links = tuple(f"{kind}:[{os.fstat(fd).st_ino}]" for kind, fd in zip(KINDS, self.inner, strict=True))
+        self.arena = Arena(request, response)
+        self.links = tuple(f"{kind}:[{os.fstat(fd).st_ino}]" for kind, fd in zip(KINDS, self.inner, strict=True)) + self.arena.links
         os.set_blocking(self.requests, False)
         self.greeting.setblocking(False)
 
@@ -69,6 +72,7 @@ class Channel:
             self._inner = [requests]
             os.close(greeting)
             os.close(answers)
+            self.arena.handed_over()
 
     def set_waiting(self, *, waits: bool) -> None:
         """Whether `receive` waits, as a thread wants it, or raises BlockingIOError, for an event loop."""
@@ -128,6 +132,8 @@ class Channel:
     def close(self) -> None:
         """Give back every descriptor."""
         self.greeting.close()
+        if hasattr(self, "arena"):
+            self.arena.close()
         closing, self._inner = [*self._inner, self.requests, self.answers], []
         self.requests = self.answers = -1
         for fd in closing:

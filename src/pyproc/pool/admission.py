@@ -22,15 +22,20 @@ UNSENDABLE = (LocalProtocolError, ValueError, TypeError, OverflowError, RuntimeE
 
 class Span(NamedTuple):
     """How long a call may take, as the supervisor and as the worker counts it, the latter at least 1; and by how much its begin
-    adds to the accepted calls: 0 for one that was accepted when it queued."""
+    adds to the accepted calls: 0 for one that was accepted when it queued. `whole`: seconds, its time in the queue included."""
 
     seconds: float
     milliseconds: int
     new: int
+    whole: float
 
     @classmethod
-    def of(cls, seconds: float, new: int = 1) -> Span:
-        return cls(seconds, int(seconds * 1000) or 1, new)
+    def of(cls, seconds: float) -> Span:
+        return cls(seconds, int(seconds * 1000) or 1, 1, seconds)
+
+    def left(self, seconds: float) -> Span:
+        """Of a call that has waited, what is left."""
+        return Span(seconds, int(seconds * 1000) or 1, 0, self.whole)
 
 
 def parse_timeout(timeout: object) -> float:
@@ -41,6 +46,11 @@ def parse_timeout(timeout: object) -> float:
         return parse_time("timeout", timeout)
     except ConfigError as error:
         raise InvalidArgument(str(error)) from error
+
+
+def parse_grace(grace: object) -> float:
+    """Seconds, 0 too. Raises ConfigError."""
+    return 0.0 if grace == 0 and not isinstance(grace, bool) else parse_time("grace", grace)
 
 
 def seal(method: str, body: Any, span: Span, limit: int, *, stream: bool) -> Raw:

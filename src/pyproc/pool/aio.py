@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import Executor
 from time import monotonic
 from types import TracebackType
 from typing import Any, Unpack
@@ -22,6 +23,7 @@ from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.core import Core
 from pyproc.pool.options import PoolOptions, with_options
+from pyproc.pool.view import View
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -32,15 +34,16 @@ class AsyncPool:
     """As Pool, with the options of Pool; started by `async with` or `await start()`."""
 
     @with_options
-    def __init__(self, script: str | os.PathLike[str], **options: Unpack[PoolOptions]) -> None:
+    def __init__(self, script: str | os.PathLike[str] | None = None, **options: Unpack[PoolOptions]) -> None:
         self._script = script
         self._options = options
         self._started: Core | None = None
         self._starting: asyncio.Task[Core] | None = None
 
     async def start(self) -> None:
-        """Boot the workers, without blocking the loop. Raises ConfigError, ProtectionUnavailable."""
+        """Boot the workers, without blocking the loop. Raises ConfigError, ProtectionUnavailable, Unavailable once closed."""
         if self._started is not None:
+            self._started.enter()
             return
         if self._starting is None:
             self._starting = asyncio.ensure_future(asyncio.to_thread(lambda: Core(pool_options.read(self._script, **self._options))))
@@ -62,7 +65,7 @@ class AsyncPool:
         core = self._core
         worker = span = None
         try:
-            worker, span = core.lend(method, timeout)
+            worker, span = core.lend(method, timeout, body)
             if worker is None:
                 worker, body, span = await self._wait(method, body, span)
             frame = core.begin(worker, method, body, span, False)
@@ -87,13 +90,43 @@ class AsyncPool:
             core.left(worker, id)
             raise
 
+    async def view(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> View:
+        """As Pool.view: `with await pool.view(…) as view: view.value`."""
+        core = self._core
+        worker = span = None
+        try:
+            worker, span = core.lend(method, timeout, body)
+            if worker is None:
+                worker, body, span = await self._wait(method, body, span)
+            frame = core.begin(worker, method, body, span, False)
+        except BaseException as error:
+            core.not_begun(worker, span, error)
+            raise
+        id = worker.call_id
+        try:
+            async with self._losing(worker):
+                await self._send(worker, frame)
+                while True:
+                    for event in worker.connection.receive(await self._receive(worker)):
+                        if type(event) is not Succeeded and type(event) is not Failed:
+                            raise await self._lost(worker)
+                        view: View = core.finish(worker, event, lend=True)
+                        return view
+        except BaseException:
+            core.left(worker, id)
+            raise
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> Any:
+        """As Pool.empty."""
+        return self._core.empty(shape, dtype)
+
     async def stream(self, method: str, body: Any = None, *,
                      timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
         """The parts of a generator as they come; closing it cancels the call."""
         core = self._core
         worker = span = None
         try:
-            worker, span = core.lend(method, timeout)
+            worker, span = core.lend(method, timeout, body)
             if worker is None:
                 worker, body, span = await self._wait(method, body, span, stream=True)
             frame = core.begin(worker, method, body, span, True)
@@ -154,9 +187,9 @@ class AsyncPool:
             except RuntimeError:  # the loop was closed with this call in it: nobody waits any more
                 core.forsake(waiter)
 
-        waiter = Waiter(wake, monotonic() + span.seconds)
+        waiter = Waiter(wake, span)
         try:
-            core.queue(waiter, method, body, span, stream=stream)
+            core.queue(waiter, method, body, stream=stream)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, waiter.deadline - monotonic())):
                     await woken.wait()
@@ -202,6 +235,10 @@ class AsyncPool:
         finally:
             remove(fd)
 
+    def executor(self) -> Executor:
+        """As Pool's: `await loop.run_in_executor(pool.executor(), f, x)`."""
+        return self._core.executor(self)
+
     def functions(self) -> dict[str, Any]:
         """Name -> schemas and promises, as Pool.functions."""
         return dict(self._core.supervisor.functions)
@@ -210,8 +247,8 @@ class AsyncPool:
         """As Pool.status."""
         return self._core.status()
 
-    async def close(self, grace: float = 0.0) -> None:
-        """End every worker; nothing is left behind."""
+    async def close(self, grace: float | str = 0.0) -> None:
+        """End every worker; nothing is left behind. Raises ConfigError."""
         if self._starting is not None:
             with contextlib.suppress(PyprocError):
                 await self.start()

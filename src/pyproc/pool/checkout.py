@@ -18,10 +18,12 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 
 from msgspec import Raw
 
 from pyproc.errors import ResourceExhausted
+from pyproc.pool.admission import Span
 from pyproc.pool.ledger import Ledger
 from pyproc.supervisor.state import Worker
 
@@ -34,11 +36,12 @@ class Waiter:
     `worker` is what was given, and stays what it is from `leave` on; `deadline` stands on time.monotonic(), and is `watched` where
     whoever waits has no clock of its own: `wake` may be called twice then."""
 
-    __slots__ = ("body", "deadline", "left", "over", "wake", "watched", "worker")
+    __slots__ = ("body", "deadline", "left", "over", "span", "wake", "watched", "worker")
 
-    def __init__(self, wake: Callable[[], None], deadline: float, *, watched: bool = False) -> None:
+    def __init__(self, wake: Callable[[], None], span: Span, *, watched: bool = False) -> None:
         self.wake = wake
-        self.deadline = deadline
+        self.span = span
+        self.deadline = monotonic() + span.seconds
         self.watched = watched
         self.body = Raw(b"")
         self.worker: Worker | None = None
@@ -68,9 +71,13 @@ class Checkout:
         """Whether a call that came now would be refused."""
         return not self.idle and len(self.waiters) >= self.limit
 
-    def take(self) -> Worker | None:
-        """An idle worker, or None when the call has to queue."""
-        return None if self.waiters else self._taken()
+    def take(self, wanted: Worker | None = None) -> Worker | None:
+        """An idle worker, `wanted` if it is idle, or None when the call has to queue."""
+        if self.waiters:
+            return None
+        if wanted is not None and self.withdraw(wanted) and wanted.doomed is None:
+            return wanted
+        return self._taken()
 
     def give(self, worker: Worker) -> None:
         """`worker` is idle."""

@@ -16,28 +16,35 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
 from pyproc.errors import (
+    SHUTDOWN,
     CallError,
     DeadlineExceeded,
     NotFound,
     PyprocError,
     Unavailable,
 )
-from pyproc.pool import failures
-from pyproc.pool.admission import UNSENDABLE, Span, parse_timeout, seal, unsendable
+from pyproc.pool import failures, placed
+from pyproc.pool.admission import UNSENDABLE, Span, parse_grace, parse_timeout, seal, unsendable
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
 from pyproc.pool.options import Options
+from pyproc.pool.placed import Placed
+from pyproc.pool.view import View
 from pyproc.supervisor.children import Supervisor
 from pyproc.supervisor.state import Worker
 from pyproc_wire import polling
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, printable
+
+if TYPE_CHECKING:
+    from pyproc.pool.executor import FunctionSender
 
 log = logging.getLogger("pyproc")
 _live: weakref.WeakSet[Core] = weakref.WeakSet()
@@ -55,7 +62,10 @@ class Core:
         self._opens = math.inf  # time.monotonic() when a pool that is closed for a time will serve again
         self.owner = os.getpid()
         self._max_requests = self.options.max_requests
+        self.placed = Placed()
         self._functions: dict[str, Any] = {}
+        self._sender: FunctionSender | None = None
+        self._making_sender = threading.Lock()
         self._spans: dict[str, Span] = {}
         self.supervisor = Supervisor(self.options.spec, self)
         _live.add(self)
@@ -66,7 +76,7 @@ class Core:
             raise
         except BaseException:  # Ctrl-C
             self.supervisor.end()
-            self.closed = Unavailable("the pool was not started")
+            self.closed = Unavailable("the pool was not started", reason=SHUTDOWN)
             raise
 
     # Told by the supervisor.
@@ -114,11 +124,11 @@ class Core:
             return type(error)(error.message, reason=error.reason, retry_after=left)
         return error
 
-    def queue(self, waiter: Waiter, method: str, body: Any, span: Span, *, stream: bool) -> None:
+    def queue(self, waiter: Waiter, method: str, body: Any, *, stream: bool) -> None:
         """Join the queue with a call, whose body is encoded for that. Raises CallError for one that is not accepted."""
         try:
             self.checkout.check_room()
-            waiter.body = seal(method, body, span, self.options.spec.limits.request, stream=stream)
+            waiter.body = seal(method, body, waiter.span, self.options.spec.limits.request, stream=stream)
             self.checkout.enqueue(waiter)
         except CallError as error:
             self.ledger.reject(error)
@@ -131,12 +141,14 @@ class Core:
         self.checkout.leave(waiter)
         worker, left = waiter.worker, waiter.deadline - monotonic()
         if worker is not None and left > 0:
-            span = Span.of(left, new=0)
+            span = waiter.span.left(left)
             waiter.over = True  # from here on the worker is the caller's
             return worker, waiter.body, span
         error = self._closed_error() if worker is None else None
         if error is None:
-            error = DeadlineExceeded(f"call of {method!r} found no idle worker in time; give the pool more workers or time")
+            allowed = self._allowed(method, waiter.span.whole)
+            error = DeadlineExceeded(f"call of {method!r} found no idle worker within {allowed}; give it more time, or the pool more "
+                                     "workers")
         self.withdrawn(waiter, error.code if isinstance(error, CallError) else "internal")
         raise error
 
@@ -173,7 +185,7 @@ class Core:
 
     # A call.
 
-    def lend(self, method: str, timeout: float | str | None) -> tuple[Worker | None, Span]:
+    def lend(self, method: str, timeout: float | str | None, body: Any) -> tuple[Worker | None, Span]:
         """An idle worker, or None when the call has to queue, and how long the call may take. Raises NotFound,
         InvalidArgument, DeadlineExceeded, Unavailable, PyprocError."""
         if self.closed is not None:
@@ -191,12 +203,31 @@ class Core:
             except CallError as error:
                 self.ledger.reject(error)
                 raise
+        if self.placed:
+            return placed.take(self.placed, self.checkout, body), span
         return self.checkout.take(), span
+
+    def lend_for_function(self) -> tuple[Worker | None, Span]:
+        """As `lend`, for a function that is sent (`pool.executor`): it has no name that a caller could give. Raises Unavailable."""
+        if self.closed is not None:
+            self.refuse_closed()
+        return self.checkout.take(), Span.of(self.options.timeout)
+
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        """An array to build in place, as `placed` says."""
+        if self.closed is not None:
+            self.refuse_closed()
+        worker = self.checkout.take() if self.options.isolation == "worker" else None
+        try:
+            return self.placed.build(worker, shape, dtype)
+        finally:
+            if worker is not None:
+                self.give_back(worker)
 
     def begin(self, worker: Worker, method: str, body: Any, span: Span, stream: bool) -> bytes:  # noqa: FBT001 - as `request`
         """Encode the request and arm the deadline; the worker is busy from here on. Whatever is raised goes to `not_begun`."""
         id = next(worker.ids)
-        seconds, milliseconds, new = span
+        seconds, milliseconds, new, worker.allowed = span
         worker.deadline = deadline = monotonic() + seconds
         try:
             frame = worker.connection.request(id, method, body, milliseconds, stream)
@@ -253,18 +284,21 @@ class Core:
         self.checkout.idle.append(worker)
         self._lend_on(worker)
 
-    def finish(self, worker: Worker, event: Succeeded | Failed) -> Any:
-        """The value of a success, or raise the error of a failure; the worker is given back first. Raises CallError, and
-        RemoteProtocolError for a worker that says more (half a message would spoil the next call) or no value."""
+    def finish(self, worker: Worker, event: Succeeded | Failed, *, lend: bool = False) -> Any:
+        """The value of a success, or raise the error of a failure; the worker is given back first. With `lend` a View of the
+        value, which keeps the worker. Raises CallError, and RemoteProtocolError for a worker that says more (half a message would
+        spoil the next call) or no value."""
         if worker.connection.mid_frame:
             raise RemoteProtocolError("bytes follow the answer")
         if isinstance(event, Succeeded):
             try:
-                value = worker.connection.value(event.body)
+                value = worker.connection.value(event.body, views=lend)
             except LocalProtocolError as error:  # an array, where there is no numpy
                 told = failures.unreadable(self.options.name, worker, error)
                 self.over(worker, told.code)
                 raise told from error
+            if lend:
+                return self._lent(worker, event.output, value)
             self.succeeded(worker, event.output)
             return value
         if event.output:
@@ -272,6 +306,21 @@ class Core:
         failure = failures.failed(self.supervisor.policy, self.options.name, worker, event)
         self.over(worker, failure.code)
         raise failure
+
+    def _lent(self, worker: Worker, output: int, value: Any) -> View:
+        """The call is over, its value is looked at, and its worker waits for that."""
+        worker.viewed = True
+        if output:
+            self.supervisor.drain(worker)
+        self.ledger.ok += 1
+        worker.call_id = 0
+
+        def release() -> None:
+            worker.viewed = False
+            worker.connection.settle()
+            self.give_back(worker)
+
+        return View(value, release)
 
     def give_back(self, worker: Worker) -> None:
         """The worker is idle: its call, which was counted, is over, or did not begin."""
@@ -351,9 +400,15 @@ class Core:
             raise
         with worker.holding:
             worker.channel.close()
-        error = failures.lost(self.supervisor.policy, self.options.name, worker, death)
+        error = failures.lost(self.supervisor.policy, self.options.name, worker, death, self._allowed(worker.method, worker.allowed))
         self.ledger.count(error.code)
         return error
+
+    def _allowed(self, method: str, seconds: float) -> str:
+        """How long a call could take, and which timeout says so."""
+        most = self._spans[method].seconds if method in self._spans else self.options.timeout
+        whose = "the call" if seconds < most else "the pool" if seconds == self.options.timeout else "expose"
+        return f"{seconds:g} s, {whose}'s timeout"
 
     # The pool as a whole.
 
@@ -371,13 +426,30 @@ class Core:
             warnings.warn(f"unclosed pool {self.options.name!r}; close it, or use `with`", ResourceWarning, source=face, stacklevel=3)
             self.supervisor.end()
 
-    def close(self, grace: float) -> None:
-        """End every worker. In a forked child: nothing, as it is the parent's pool."""
+    def executor(self, face: object) -> Executor:
+        """What `face` gives as its executor, which holds it. Raises ConfigError."""
+        from pyproc.pool.executor import FunctionSender, SandboxExecutor  # when it is asked for, with what it needs
+
+        with self._making_sender:
+            if self._sender is None:
+                self._sender = FunctionSender(self)
+        return SandboxExecutor(self._sender, face)
+
+    def enter(self) -> None:
+        """A `with` begins. Raises Unavailable for a pool that was closed."""
+        if self.closing:
+            raise Unavailable("the pool is closed; make another one", reason=SHUTDOWN)
+
+    def close(self, grace: float | str) -> None:
+        """End every worker. In a forked child: nothing, as it is the parent's pool. Raises ConfigError, and goes on serving then."""
+        seconds = parse_grace(grace)
         if self.owner == os.getpid():
             self.closing = True
             if self.closed is None:
-                self.failed(Unavailable("the pool is closing"))  # no further call begins within the grace
-            self.supervisor.close(grace)
+                self.failed(Unavailable("the pool is closing", reason=SHUTDOWN))  # no further call begins within the grace
+            self.supervisor.close(seconds)
+            if self._sender is not None:
+                self._sender.close()
 
     def forget(self) -> None:
         """After a fork, in the child: nothing of the pool stays open."""

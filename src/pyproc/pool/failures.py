@@ -11,6 +11,7 @@ import logging
 import secrets
 
 from pyproc.errors import CallError, Cancelled, DeadlineExceeded, WorkerLost, from_code
+from pyproc.sandbox.denial import ENDING, limit_met
 from pyproc.sandbox.verdict import Policy
 from pyproc.supervisor import denied
 from pyproc.supervisor.death import Death
@@ -31,6 +32,8 @@ def failed(policy: Policy, pool: str, worker: Worker, event: Failed) -> CallErro
         trace = "\n".join("    " + printable(line, LINE_CHARS) for line in event.report.traceback.splitlines())
         level, rest = logging.ERROR, f"kind={printable(event.report.type, LINE_CHARS)}\n{trace}"
     error_id = _record(event.code, pool, worker, rest, level)
+    if event.code == "resource_exhausted" and event.bound is not None:
+        text = _with_limit(text, policy, event.bound)
     denied.failed(policy, pool, worker, event, error_id)
     return from_code(event.code, text, error_id=error_id, path=event.path, bound=event.bound)
 
@@ -41,15 +44,22 @@ def unreadable(pool: str, worker: Worker, error: LocalProtocolError) -> CallErro
     return from_code(error.code, str(error), error_id=error_id)
 
 
-def lost(policy: Policy, pool: str, worker: Worker, death: Death) -> CallError:
-    """The error for a call whose worker died in it."""
+def _with_limit(text: str, policy: Policy, limit: str) -> str:
+    met = limit_met(policy, limit)
+    return f"{text}: {met}" if met else text
+
+
+def lost(policy: Policy, pool: str, worker: Worker, death: Death, allowed: str) -> CallError:
+    """The error for a call whose worker died in it. `allowed`: how long the call could take, in words."""
     if death.reason == "deadline":
-        return DeadlineExceeded(f"call of {worker.method!r} was not answered in time; its worker was killed")
+        return DeadlineExceeded(f"call of {worker.method!r} was not answered within {allowed}, and its worker was killed; give it "
+                                "more time")
     if death.reason == "cancelled":
         return Cancelled(f"call of {worker.method!r} was cancelled")
     error_id = _record(WorkerLost.code, pool, worker, f"reason={death.reason} evidence={death.evidence}")
     denied.lost(policy, pool, worker, death.reason, error_id)
-    return WorkerLost(f"the worker died in a call of {worker.method!r}: {death.reason}", reason=death.reason, may_have_run=True,
+    text = _with_limit(f"the worker died in a call of {worker.method!r}: {death.reason}", policy, ENDING.get(death.reason, ""))
+    return WorkerLost(text, reason=death.reason, may_have_run=True,
                       error_id=error_id)
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from time import monotonic
 from typing import Any
 
 from pyproc.errors import Unavailable
@@ -142,7 +141,7 @@ class Submissions:
         """Whether it has begun. Raises what `submit` is refused with."""
         core, worker, span = self._core, None, None
         try:
-            worker, span = core.lend(call.method, timeout)
+            worker, span = core.lend(call.method, timeout, body)
             if worker is None:
                 self._queue(call, body, span)
                 return False
@@ -153,10 +152,9 @@ class Submissions:
         return True
 
     def _queue(self, call: Submission, body: Any, span: Span) -> None:
-        deadline = monotonic() + span.seconds
-        call.waiter = Waiter(lambda: self._woken(call), deadline, watched=True)
-        self._core.queue(call.waiter, call.method, body, span, stream=False)
-        self._core.watch(deadline)
+        call.waiter = Waiter(lambda: self._woken(call), span, watched=True)
+        self._core.queue(call.waiter, call.method, body, stream=False)
+        self._core.watch(call.waiter.deadline)
 
     def _woken(self, call: Submission) -> None:
         """Its wait is over. Called from any thread, and raises nothing."""

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from inspect import signature
 from typing import TypedDict, TypeVar, Unpack
 
@@ -20,6 +21,8 @@ from pyproc.supervisor.spec import WorkerSpec
 
 SOURCE_BYTES = 16 << 20  # a script beyond this is not a script
 QUEUE_DEFAULT = 1000  # calls
+NO_CLOUDPICKLE = "an executor needs cloudpickle; pip install pyproc-supervisor[pickle]"
+FOR_FUNCTIONS = ("pickle", "cloudpickle")  # what a worker needs to load a function; imported once, before the fork
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class PoolOptions(TypedDict, total=False):
     name: str
 
 
-def read(script: str | os.PathLike[str], **given: Unpack[PoolOptions]) -> Options:
+def read(script: str | os.PathLike[str] | None, **given: Unpack[PoolOptions]) -> Options:
     """The options of contract section 3. Raises ConfigError, ProtectionUnavailable."""
     for name in given:
         if name not in NAMES:
@@ -63,7 +66,7 @@ def read(script: str | os.PathLike[str], **given: Unpack[PoolOptions]) -> Option
 
 
 def _read(
-    script: str | os.PathLike[str], *, workers: int = 1, isolation: str = "worker", sandbox: Sandbox | None = None,
+    script: str | os.PathLike[str] | None = None, *, workers: int = 1, isolation: str = "worker", sandbox: Sandbox | None = None,
     limits: Limits | None = None, restart: Restart | None = None, timeout: str | float = 30.0,
     queue: int = QUEUE_DEFAULT, max_requests: int = 0, env: Mapping[str, str] | None = None, python: str | None = None,
     preload: Sequence[str] = (), concurrency: int = 1, prefetch: int = 1, zygote: bool = True, name: str = "pool",
@@ -89,15 +92,19 @@ def _read(
     often = Restart() if restart is None else restart
     if not isinstance(name, str) or not values.POOL_NAME.fullmatch(name):
         raise ConfigError(f"name is {shown(name)}; write at most 64 letters, digits, _, - and .")
-    if not isinstance(zygote, bool):
-        raise ConfigError(f"zygote is {shown(zygote)}; write True or False")
-    if not isinstance(script, (str, os.PathLike)) or not isinstance(os.fspath(script), str):
+    values.switch("zygote", zygote)
+    preloaded = values.modules("preload", preload)
+    if script is None:  # functions are all that is called, by way of `pool.executor`
+        if find_spec("cloudpickle") is None:
+            raise ConfigError(NO_CLOUDPICKLE)
+        script, preloaded = os.devnull, (*FOR_FUNCTIONS, *preloaded)
+    if not isinstance(script, (str, os.PathLike)) or not isinstance(os.fspath(script), str) or not os.fspath(script):
         raise ConfigError(f"script is {shown(script)}; give the path of a Python file as text or as a pathlib.Path")
     path = os.path.abspath(os.fspath(script))
     spec = WorkerSpec(name=name, script=path, source=_source(path), workers=workers,
                       sandbox=Sandbox() if sandbox is None else sandbox, limits=Limits() if limits is None else limits,
                       environment=values.environment("env", env), python=values.interpreter("python", python),
-                      preload=values.modules("preload", preload), solo=not zygote, intensity=often.intensity, period=often.period)
+                      preload=preloaded, solo=not zygote, intensity=often.intensity, period=often.period)
     return Options(name=name, isolation=isolation, timeout=parse_time("timeout", timeout), queue=queue,
                    max_requests=1 if isolation == "call" else max_requests, spec=spec)
 
@@ -105,10 +112,14 @@ def _read(
 def _source(path: str) -> str:
     try:
         data = read_regular(path, SOURCE_BYTES)
-    except (OSError, ValueError) as error:
+    except PermissionError as error:
+        remedy = f"let uid {os.geteuid()} read it and its folders"
+        raise ConfigError(f"script {path!r} cannot be read: {error.strerror}; {remedy}") from error
+    except (OSError, ValueError) as error:  # a path with NUL
         if isinstance(error, OSError) and error.errno == errno.EFBIG:
             raise ConfigError(f"script {path!r} is longer than 16 MiB; put data into files and list them in sandbox.read") from error
-        raise ConfigError(f"script {path!r} cannot be read: {error}; give the path of a Python file") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"script {path!r} cannot be read: {why}; give the path of a Python file") from error
     try:
         return data.decode("utf-8-sig")  # no other encoding: the script may be anybody's, and is not to choose a codec here
     except UnicodeDecodeError as error:

@@ -6,22 +6,18 @@ import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from os import read, write
-from time import monotonic
 from types import TracebackType
 from typing import Any, Unpack
 
-from msgspec import Raw
-
 from pyproc.link.channel import WHOLE_BYTES
 from pyproc.pool import options as pool_options
-from pyproc.pool.admission import Span
-from pyproc.pool.checkout import Waiter
-from pyproc.pool.converse import answer
+from pyproc.pool.converse import answer, converse, wait
 from pyproc.pool.core import Core
 from pyproc.pool.futures import Submissions
 from pyproc.pool.options import PoolOptions, with_options
+from pyproc.pool.view import View
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
@@ -31,13 +27,14 @@ from pyproc_wire.limits import PARTS_AHEAD, RECV_BYTES
 class Pool:
     """Sandboxed workers for one script (contract, section 3). Raises ConfigError, ProtectionUnavailable.
 
-    `script` is a path; `workers` processes; `isolation` worker or call; `timeout` seconds or "30 s" for each call;
-    `queue` calls may wait; a worker is replaced after `max_requests` (0: never); `env` is its whole environment; `preload`
-    names modules to import before the script; `zygote=False` boots each worker apart, for scripts that start threads.
+    `script` is a path, left out where `executor` is all that is used; `workers` processes; `isolation` worker or call; `timeout`
+    seconds or "30 s" for each call; `queue` calls may wait; a worker is replaced after `max_requests` (0: never); `env` is its
+    whole environment; `preload` names modules to import before the script; `zygote=False` boots each worker apart, for scripts
+    that start threads.
     """
 
     @with_options
-    def __init__(self, script: str | os.PathLike[str], **options: Unpack[PoolOptions]) -> None:
+    def __init__(self, script: str | os.PathLike[str] | None = None, **options: Unpack[PoolOptions]) -> None:
         self._open(pool_options.read(script, **options))
 
     def _open(self, options: pool_options.Options) -> None:
@@ -50,9 +47,9 @@ class Pool:
         core = self._core
         worker = span = None
         try:
-            worker, span = core.lend(method, timeout)
+            worker, span = core.lend(method, timeout, body)
             if worker is None:
-                worker, body, span = self._wait(method, body, span)
+                worker, body, span = wait(core, method, body, span)
             frame = core.begin(worker, method, body, span, False)
         except BaseException as error:
             core.not_begun(worker, span, error)
@@ -81,32 +78,33 @@ class Pool:
             core.left(worker, id)
             raise
 
-    def _wait(self, method: str, body: Any, span: Span, *, stream: bool = False) -> tuple[Worker, Raw, Span]:
-        """A worker, the encoded body, and what is left of `span`. Raises CallError."""
+    def view(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> View:
+        """As `call`, and large arrays of the result are not copied: `with pool.view(…) as view: view.value`. They are read-only,
+        and the worker serves nobody else until the view is released. Raises a CallError."""
+        view: View = converse(self._core, *self._begin(method, body, timeout), lend=True)
+        return view
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> Any:
+        """As `numpy.empty`: an array that a call with it as its body, or as an item of its body, can send without a copy."""
+        return self._core.empty(shape, dtype)
+
+    def _begin(self, method: str, body: Any, timeout: float | str | None, *, stream: bool = False) -> tuple[Worker, bytes]:
+        """The worker that a call begins on, and its frame. Raises CallError. As in `call`, where it is written out."""
         core = self._core
-        gate = threading.Lock()
-        gate.acquire()
-        waiter = Waiter(gate.release, monotonic() + span.seconds)
+        worker = span = None
         try:
-            core.queue(waiter, method, body, span, stream=stream)
-            gate.acquire(timeout=max(0.0, waiter.deadline - monotonic()))
-            return core.granted(waiter, method)
-        except BaseException:
-            core.interrupted(waiter)
+            worker, span = core.lend(method, timeout, body)
+            if worker is None:
+                worker, body, span = wait(core, method, body, span, stream=stream)
+            return worker, core.begin(worker, method, body, span, stream)
+        except BaseException as error:
+            core.not_begun(worker, span, error)
             raise
 
     def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
         """The parts of a generator as they come; closing the iterator cancels the call."""
         core = self._core
-        worker = span = None
-        try:
-            worker, span = core.lend(method, timeout)
-            if worker is None:
-                worker, body, span = self._wait(method, body, span, stream=True)
-            frame = core.begin(worker, method, body, span, True)
-        except BaseException as error:
-            core.not_begun(worker, span, error)
-            raise
+        worker, frame = self._begin(method, body, timeout, stream=True)
         id, taken, channel, ended = worker.call_id, 0, worker.channel, worker.finished.is_set
         try:
             with core.losing(worker):
@@ -160,6 +158,11 @@ class Pool:
             for future in window:
                 future.cancel()
 
+    def executor(self) -> Executor:
+        """A concurrent.futures.Executor that runs ordinary functions in this pool's workers; what they return comes as data. All
+        that a pool gave share its workers; its shutdown leaves the pool open. Raises ConfigError without cloudpickle."""
+        return self._core.executor(self)
+
     def functions(self) -> dict[str, Any]:
         """Name -> {"input", "output" (JSON Schemas), "stream", "timeout", "idempotent"}."""
         return dict(self._core.supervisor.functions)
@@ -168,8 +171,8 @@ class Pool:
         """Workers and states, ledger, deaths by reason, layers in force."""
         return self._core.status()
 
-    def close(self, grace: float = 0.0) -> None:
-        """End every worker; calls in flight get `grace` seconds. Nothing is left behind."""
+    def close(self, grace: float | str = 0.0) -> None:
+        """End every worker; calls in flight get `grace`, seconds or "5 s". Nothing is left behind. Raises ConfigError."""
         self._core.close(grace)
         if self._submissions is not None and self._core.owner == os.getpid():
             self._submissions.close()
@@ -180,6 +183,7 @@ class Pool:
             core.dropped(self)
 
     def __enter__(self) -> Pool:
+        self._core.enter()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

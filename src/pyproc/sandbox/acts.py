@@ -107,9 +107,12 @@ def said(act: Act) -> str:
     return WORDS[act.kind].format(repr(act.path) if act.path else address)
 
 
+PROGRAMS: Final = ("fork_exec", "_fork_exec", "posix_spawn", "posix_spawnp")
+"""Callables that fork to start a program: who may fork cannot yet do what they are for."""
+
 ASKED: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("fork", "forkpty", "vfork"), ("fork",)), "start_new_thread": ("thread",),
-    **dict.fromkeys(("fork_exec", "_fork_exec", "posix_spawn", "posix_spawnp"), ("fork", "exec")),
+    **dict.fromkeys(PROGRAMS, ("fork", "exec")),
     **dict.fromkeys(("execv", "execve", "child_exception_type"), ("exec",)), "dlopen": ("open",),
     **dict.fromkeys(("connect", "connect_ex", "sendto", "sendmsg"), ("connect",)), **dict.fromkeys(("bind", "listen"), ("listen",)),
     "mkdir": ("mkdir",), "rmdir": ("rmdir",), **dict.fromkeys(("unlink", "remove"), ("remove",)),

@@ -18,8 +18,9 @@ from typing import Final, NamedTuple
 
 from pyproc.sandbox import acts, derive, profile
 from pyproc.sandbox.acts import Act
-from pyproc.sandbox.explain import judge
+from pyproc.sandbox.explain import NO_NETWORK, judge
 from pyproc.sandbox.paths import beneath
+from pyproc.sandbox.reach import NO_EXEC
 from pyproc.sandbox.rules import ACTION_MASK, ALLOW, ERRNO, KILL_PROCESS, KILL_THREAD, LOG, NOTIFY, Profile, syscall_table
 from pyproc.sandbox.verdict import Change, Policy, Verdict
 from pyproc_wire.errors import printable
@@ -32,6 +33,7 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 SIZES: Final = ("memory", "file_size", "output", "request", "response")
 UNITS: Final = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 SIGNALS: Final = ("kill", "tgkill", "pidfd_send_signal")
+ENDING: Final = {"oom": "memory", "cpu_limit": "cpu_time", "file_size": "file_size", "output_limit": "output"}  # reason -> limit
 LEARN: Final = "`pyproc policy learn` finds the system call"
 
 
@@ -45,9 +47,19 @@ class Denial(NamedTuple):
     reported_by: str = WORKER
     changes: tuple[Change, ...] = ()
 
+    @property
+    def advice(self) -> str:
+        """The change as a sentence."""
+        return advice(self.change)
+
     def document(self) -> dict[str, str]:
         """For JSON."""
         return {name: getattr(self, name) for name in ("layer", "subject", "change", "reported_by")}
+
+
+def advice(change: str) -> str:
+    """A change as a sentence."""
+    return change if change.startswith("no change ") else f"what would allow it: {change}"
 
 
 def denial(policy: Policy, refused: Refused | None, bound: str | None = None) -> Denial | None:
@@ -63,6 +75,9 @@ def _reported(policy: Policy, refused: Refused | None, bound: str | None) -> Den
         return None if bound is None else _limit(policy, bound)
     if refused.asked == "import":
         return _module(policy, refused.path or "")
+    if refused.errno == errno.ENOENT and refused.path and not refused.path.startswith("/") and "mount_namespace" in policy.layers:
+        subject = f"{_shown(refused)}: it does not begin with / and a worker's folder is /, not yours"
+        return Denial("mount_namespace", subject, "list its folder in sandbox.read, and name it in the script from / on")
     limited = _limited(policy, refused, bound)
     if limited is not None:
         return limited
@@ -70,7 +85,12 @@ def _reported(policy: Policy, refused: Refused | None, bound: str | None) -> Den
     if name:
         return _call(policy, name, refused)
     refusals = _candidates(policy, refused)
-    return _told(refusals) if refusals else _unmatched(policy, refused)
+    if refusals and refused.asked in acts.PROGRAMS and "landlock" in policy.layers:
+        return _told(refusals)._replace(change=f"no change allows it: {NO_EXEC}", changes=())
+    found = _told(refusals) if refusals else _unmatched(policy, refused)
+    if found is not None and "sandbox.read = " in found.change and refused.errno == errno.ENOENT:
+        return found._replace(change=f"{found.change}, if it is there")
+    return found
 
 
 def death(policy: Policy, reason: str) -> Denial | None:
@@ -83,9 +103,17 @@ def death(policy: Policy, reason: str) -> Denial | None:
     if reason == "process_limit":
         change = str(Change("sandbox.profile", "default")) if policy.sandbox.profile == "strict" else f"none is known; {LEARN}"
         return Denial("seccomp", "a fork, or another step that only the supervisor grants, asked for again and again", change, KERNEL)
-    limits = {"oom": "memory", "cpu_limit": "cpu_time", "file_size": "file_size", "output_limit": "output"}
-    told = _limit(policy, limits[reason]) if reason in limits else None
+    told = _limit(policy, ENDING[reason]) if reason in ENDING else None
     return None if told is None else told._replace(reported_by=KERNEL)
+
+
+def limit_met(policy: Policy, limit: str) -> str:
+    """A limit or a bound that a call has met, for its caller: the key, the value, the remedy; "" where no limit is the reason."""
+    found = _limit(policy, limit)
+    if found is None:
+        return ""
+    keys = " or ".join(change.key for change in found.changes)
+    return f"{found.subject}; use less, or raise {keys}"
 
 
 def doubled(policy: Policy, limit: str) -> Change:
@@ -118,7 +146,9 @@ def _limit(policy: Policy, bound: str) -> Denial | None:
         return _raise("rlimits", f"{subject}, or than limits.memory has address space for", *tasks, doubled(policy, "memory"))
     if bound == "scratch":
         changes = (*_more_room(policy), doubled(policy, "file_size"))
-        return _raise("limits", "the scratch is full, or a file met limits.file_size", *changes)
+        room = policy.sandbox.scratch
+        full = f"the scratch is full, of {size_text(room)} or of {policy.limits.scratch_files} files, or " if room else ""
+        return _raise("limits", f"{full}a file met limits.file_size, which is {size_text(policy.limits.file_size)}", *changes)
     if bound not in ("memory", "open_files", "response", "cpu_time", "file_size", "output"):
         return None
     value = getattr(policy.limits, bound)
@@ -186,9 +216,12 @@ def _call(policy: Policy, name: str, refused: Refused) -> Denial | None:
         return Denial("mdwe", "memory that is writable and executable at once", "no change allows it")
     if "seccomp" not in policy.layers or not _can_answer(policy.filters, name, refused.errno):
         return None
+    if name == "socket" and "network_namespace" in policy.layers:
+        change = f"no change allows a network: {NO_NETWORK}; sockets to the worker itself: {Change('sandbox.profile', 'default')}"
+        return Denial("seccomp", _subject(policy, name, refused), change)
     if name in SIGNALS and "landlock" in policy.layers and _allowed_somehow(policy.filters[1], name):
         return Denial("landlock", "a signal to a process that is not the worker's own", "no change allows it")
-    subject = f"system call {name}: profile {policy.sandbox.profile} answers {errno.errorcode[refused.errno]}"
+    subject = _subject(policy, name, refused)
     if name in derive.CLOSED:
         return Denial("seccomp", subject, "no change allows it: a step of confinement that only the supervisor grants")
     if policy.sandbox.profile == "strict" and _allowed_somehow(profile.named("default"), name):
@@ -196,6 +229,10 @@ def _call(policy: Policy, name: str, refused: Refused) -> Denial | None:
     mine = _allowed_somehow(policy.filters[1], name)
     change = f"a profile of your own with {name} allowed{' for these arguments too' if mine else ''}"
     return Denial("seccomp", subject, change)
+
+
+def _subject(policy: Policy, name: str, refused: Refused) -> str:
+    return f"system call {name}: profile {policy.sandbox.profile} answers {errno.errorcode[refused.errno]}"
 
 
 def _allowed_somehow(rules: Profile, name: str) -> bool:

@@ -16,6 +16,9 @@ Rules and reasons:
   are in memory).
 * In the second filter an allowed fork stays allowed even in a profile without fork, so that the first
   filter's question reaches the supervisor, who refuses and counts it.
+* The arena of answers is memory that is written and could be mapped executable, which MDWE does not see. Where a profile lets a
+  descriptor neither be sent nor given to another program, its number is the only way to it: mapping that number executable and
+  copying it are refused. It is mapped by ctypes, as `mmap.mmap` copies its descriptor.
 * Rejected: one filter with the pid in it (a zygote's must be in force before there is a worker); a list of
   the profile's own rules for zygotes (two files to keep in step).
 """
@@ -43,6 +46,7 @@ from pyproc.sandbox.rules import (
     syscall_table,
 )
 from pyproc.sandbox.seccomp import INSTRUCTION, JEQ, compile_profile
+from pyproc_wire.places import ARENA_ANSWERS
 
 CLONE_PARENT, CLONE_THREAD = 0x8000, 0x10000
 CLONE_NAMESPACES = (
@@ -54,6 +58,8 @@ FORK_FLAGS = 0x01200011
 SECCOMP_SET_MODE_FILTER = 1
 SIGKILL = 9
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_SECUREBITS = 1, 4, 22, 24, 28
+PROT_EXEC = 4
+F_DUPFDS = (0, 1030)  # F_DUPFD, F_DUPFD_CLOEXEC
 RECEIVE_FLAGS = 0x40004162  # PEEK TRUNC DONTWAIT WAITALL NOSIGNAL CMSG_CLOEXEC: not OOB, not ERRQUEUE
 
 # Asked of the supervisor in the first filter. What he must look at, in data.args, is beside each.
@@ -175,6 +181,7 @@ def _rules(profile: Profile, name: str, action: int, reason: str, *conditions: C
 def _forced(profile: Profile) -> list[Rule]:
     refused = ERRNO | errno.EPERM
     return [
+        *_arena(profile, refused),
         *_rules(profile, "prctl", refused, "a filter by another door", _is(0, PR_SET_SECCOMP)),
         *_rules(
             profile, "prctl", refused, "would undo what hides memory from siblings", _is(0, PR_SET_DUMPABLE)
@@ -184,6 +191,19 @@ def _forced(profile: Profile) -> list[Rule]:
             profile, "clone3", ERRNO | errno.ENOSYS, "its flags are in memory; libraries fall back to clone"
         ),
     ]
+
+
+def _arena(profile: Profile, refused: int) -> list[Rule]:
+    if profile.permits("execve") or profile.permits("sendmsg"):
+        return []
+    copying = "another number for the arena could be mapped executable"
+    own = _rules(profile, "mmap", refused, "the arena is written, and is not to be executed", _masked(2, PROT_EXEC, PROT_EXEC),
+                 _is(4, ARENA_ANSWERS))
+    for name in ("dup", "dup2", "dup3"):
+        own += _rules(profile, name, refused, copying, _is(0, ARENA_ANSWERS))
+    for command in F_DUPFDS:
+        own += _rules(profile, "fcntl", refused, copying, _is(0, ARENA_ANSWERS), _is(1, command))
+    return own
 
 
 def _fork(profile: Profile, action: int, reason: str) -> list[Rule]:

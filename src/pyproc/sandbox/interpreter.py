@@ -35,6 +35,11 @@ class Interpreter(msgspec.Struct, frozen=True):
     packages: str
     sys_path: tuple[str, ...]
 
+    @property
+    def importable(self) -> tuple[str, ...]:
+        """Folders whose modules can be imported: of the standard library, which `readable` begins with, and of packages."""
+        return (*self.readable[:2], *self.site_path, *self.sys_path)
+
 
 def describe(python: str | None = None) -> Interpreter:
     """The interpreter `python` (default: ours). Raises ConfigError naming the path when it cannot be run, or cannot run a worker."""
@@ -46,7 +51,7 @@ def describe(python: str | None = None) -> Interpreter:
             run = subprocess.run([python, "-I", "-c", ASK], capture_output=True, timeout=ANSWER_SECONDS, check=True)
             found = json.loads(run.stdout)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            raise ConfigError(f"python is {python!r}, which cannot be run: {error}") from error
+            raise ConfigError(f"python is {python!r}, which {_said(error)}; give the path of a Python interpreter") from error
         abi = sysconfig.get_config_var("SOABI")
         if found[5:] != [abi]:
             raise ConfigError(f"python is {python!r}, for which extension modules are {str(found[5:])[:80]} and not {abi!r}: a worker "
@@ -59,6 +64,17 @@ def describe(python: str | None = None) -> Interpreter:
     # `ours` differs from site_path in a source tree; the import system must be able to list the folder
     readable = [stdlib, platstdlib, os.path.join(base_prefix, "lib"), *site_path, *sorted(ours), *SYSTEM_PATHS]
     return Interpreter(executable, tuple(readable), tuple(site_path), packages, tuple(sorted(ours - set(site_path))))
+
+
+def _said(error: Exception) -> str:
+    """What became of ASK, in few words and without it."""
+    if isinstance(error, OSError):
+        return f"cannot be run: {error.strerror}"
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"does not run Python: it ended with status {error.returncode}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"has not answered within {ANSWER_SECONDS:.0f} s"
+    return "does not answer as Python does"
 
 
 def _folder_of(package: str) -> str:

@@ -84,6 +84,26 @@ def layers(sandbox: Sandbox, granted: Mapping[str, str]) -> dict[str, LayerState
     return decided
 
 
+def refuse_unsupported(decided: Mapping[str, LayerState], uid: int) -> None:
+    """A layer that is switched off carries others that are in force. Raises ConfigError."""
+    on = [name for name, layer in decided.items() if layer.state == "enforced"]
+
+    def refuse(layer: str, why: str, others: list[str]) -> None:
+        too = f", switch {' and '.join(others)} off too" if others else ""
+        raise ConfigError(f"sandbox.layers has {layer} = off, {why}; leave it on{too}")
+
+    if decided["capabilities"].state == "off" and uid == 0:
+        refuse("capabilities", "and it is what gives the workers of a supervisor that is root a uid of their own", [])
+    if decided["user_namespace"].state == "off" and uid != 0:
+        others = [f"{kind}_namespace" for kind in NAMESPACES if f"{kind}_namespace" in on]
+        if others:
+            refuse("user_namespace", f"and uid {uid} gets no other namespace without it", others)
+    privileged = decided["capabilities"].state != "enforced" and (uid == 0 or "user_namespace" in on)
+    others = [name for name in ("landlock", "seccomp") if name in on]
+    if decided["no_new_privs"].state == "off" and others and not privileged:
+        refuse("no_new_privs", f"and the kernel grants {' and '.join(others)} only with it", others)
+
+
 def build(
     *, sandbox: Sandbox, limits: Limits, interpreter: Interpreter, granted: Mapping[str, str], landlock_abi: int,
     environment: Mapping[str, str], script: str, source: str, preload: tuple[str, ...], workers: int, ordinal: int,
@@ -91,6 +111,7 @@ def build(
 ) -> Plan:
     """The whole plan of one zygote. Raises ConfigError, ProtectionUnavailable."""
     decided = layers(sandbox, granted)
+    refuse_unsupported(decided, uid)
     on = {name for name, layer in decided.items() if layer.state == "enforced"}
     rules = _rules(sandbox.profile)
     namespaces = [kind for kind in NAMESPACES if f"{kind}_namespace" in on]
@@ -102,6 +123,12 @@ def build(
     for path in sandbox.read:
         if not os.path.exists(path):
             raise ConfigError(f"sandbox.read names {path!r}, which does not exist; remove it or create it")
+        if beneath(os.path.realpath(path), "/proc"):
+            raise ConfigError(f"sandbox.read names {path!r}, which shows every process of this machine; remove it")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if (sandbox.scratch or 0) > memory:
+        raise ConfigError(f"sandbox.scratch is {sandbox.scratch} bytes, and it lies in memory, of which this machine has {memory}; "
+                          "write a smaller size")
     if uid == 0:
         refuse_unreachable(decided, interpreter, host_uid, sandbox.read)
     template, marks = derive.worker_template(rules)
@@ -125,7 +152,7 @@ def build(
             "seccomp": base64.b64encode(template).decode() if "seccomp" in on else None, "marks": list(marks),
         },
         "sys_path": list(interpreter.sys_path), "site_path": list(interpreter.site_path), "preload": list(preload),
-        "script": {"path": script, "source": source, "folder": _importable(os.path.dirname(script), sandbox.read)},
+        "script": {"path": script, "source": source, "folder": importable(os.path.dirname(script), sandbox.read)},
         "solo": solo, "cgroups": cgroups,
         "limits": {"request": limits.request, "response": limits.response},
     }
@@ -170,7 +197,7 @@ def refuse_unreachable(decided: Mapping[str, LayerState], interpreter: Interpret
                 remedy="use an interpreter below a folder that everybody may pass, such as /usr, or do not switch the layer off")
 
 
-def _importable(folder: str, listed: tuple[str, ...]) -> str | None:
+def importable(folder: str, listed: tuple[str, ...]) -> str | None:
     """The script's folder, if the user has listed it or a folder above it."""
     return folder if any(os.path.commonpath((folder, path)) == path for path in listed) else None
 

@@ -20,7 +20,7 @@ from pyproc.sandbox.plan import Plan
 from pyproc.supervisor.state import Worker
 from pyproc_wire.places import GREETING
 
-ZYGOTE_DESCRIPTORS = frozenset(range(6))  # as `pyproc_worker.newborn` places them; 4 and 5 are kept free for a worker
+ZYGOTE_DESCRIPTORS = frozenset(range(8))  # as `pyproc_worker.newborn` places them; 4 to 7 are kept free for a worker
 
 
 class Zygote(NamedTuple):
@@ -63,11 +63,12 @@ class Attestation:
         except OSError as error:
             raise PyprocError(f"the zygote cannot be attested: {error}") from error
         files = {fd: what for fd, what in found.items() if fd not in ZYGOTE_DESCRIPTORS}
+        script = self._plan.document["script"]["path"]
         if children:
-            raise ConfigError(f"the script leaves {len(children)} processes running after its import; start them in a "
+            raise ConfigError(f"script {script!r} leaves {len(children)} processes running after its import; start them in a "
                               "function, and wait for those that the import needs")
         if not self._solo:
-            _refuse_what_no_fork_shares(status.threads, files)
+            _refuse_what_no_fork_shares(script, status.threads, files)
         expected = self._expected(found, self._own_filters + 1, status.threads)
         wrong = attest.differences(expected, status, namespaces, found)
         if wrong:
@@ -101,11 +102,13 @@ class Attestation:
             places=places or {})
 
 
-def _refuse_what_no_fork_shares(threads: int, files: Mapping[int, str]) -> None:
+def _refuse_what_no_fork_shares(script: str, threads: int, files: Mapping[int, str]) -> None:
     if threads != 1:
-        raise ConfigError(f"the script runs {threads} threads after its import; threads do not survive a fork: start them in "
-                          "a function, or make the pool with zygote=False")
+        raise ConfigError(f"script {script!r} leaves {threads - 1} thread{'s' if threads > 2 else ''} of its own running after its "
+                          "import, and threads do not survive a fork: start them in a function, or set the pool's option zygote "
+                          "to false: zygote=False, in pyproc.toml zygote = false")
     kept = {fd: what for fd, what in files.items() if not what.startswith("/")}
     if kept:
-        raise ConfigError(f"the script leaves descriptors open after its import ({kept}); sockets and pipes cannot be "
-                          "shared by workers: open them in a function, or use zygote=False")
+        raise ConfigError(f"script {script!r} leaves descriptors open after its import ({kept}), and workers cannot share sockets "
+                          "and pipes: open them in a function, or set the pool's option zygote to false: zygote=False, in "
+                          "pyproc.toml zygote = false")

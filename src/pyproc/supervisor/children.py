@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from pyproc.errors import PyprocError, Unavailable
+from pyproc.errors import SHUTDOWN, PyprocError, Unavailable
 from pyproc.host import cgroup, pidfd
 from pyproc.sandbox import plan as plans
 from pyproc.sandbox.verdict import Policy
@@ -143,7 +143,7 @@ class Supervisor:
     def status(self) -> dict[str, Any]:
         """Workers, states, layers in force, deaths by reason."""
         workers = [{"name": w.name, "pid": w.pid, "calls": w.calls,
-                    "state": "ending" if w.doomed else "busy" if w.call_id else "idle"}
+                    "state": "ending" if w.doomed else "busy" if w.call_id or w.viewed else "idle"}
                    for w in sorted(self._workers, key=lambda w: w.name) if w.pid]
         layers = {name: {"state": layer.state, "wanted": layer.wanted, "detail": layer.detail}
                   for name, layer in self.layers.items()}
@@ -267,7 +267,7 @@ class Supervisor:
         population.first.set()
         self._loop.close()
         self._ended.set()
-        self._pool.failed(population.broken or Unavailable("the pool is closed"))
+        self._pool.failed(population.broken or Unavailable("the pool is closed", reason=SHUTDOWN))
         self._pool.ended()
 
 

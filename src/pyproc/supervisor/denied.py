@@ -41,7 +41,7 @@ def script(policy: Policy, pool: str, refused: Refused | None) -> str:
     if refused is None:
         return ""
     found = _record(lambda: denial(policy, refused), "", pool=pool, script=policy.script)
-    return "" if found is None else f"; refused by {found.layer}, as it says: {found.subject}; what would allow it: {found.change}"
+    return "" if found is None else f"; refused by {found.layer}, as it says: {found.subject}; {found.advice}"
 
 
 def _record(find: Callable[[], Denial | None], error_id: str, **where: str) -> Denial | None:

@@ -39,6 +39,9 @@ class Nursery:
         self.policy = Policy.of(first, spec.sandbox, spec.limits, groups)
         names = {number: name for name, number in syscall_table(platform.machine()).items()}
         self._origin = Origin(spec.name, self.policy, names, spec.observer)
+        off = [name for name, layer in first.layers.items() if layer.state == "off"]
+        if off:
+            log.warning("layers_off pool=%s layers=%s", spec.name, ",".join(off))
         for remark in first.remarks:
             log.warning("profile_remark pool=%s text=%s", spec.name, printable(remark))
 

@@ -1,4 +1,4 @@
-"""What a worker is given before it exists: a name, its channel, its output pipes.
+"""What a worker is given before it exists: a name, its channel with the arenas, its output pipes.
 
 Each worker has its own, and the inner ends live here only until they were lent to the zygote: nothing of one worker is ever
 seen by another one.
@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 
 from pyproc.link.channel import Channel
+from pyproc_wire.limits import REQUEST_BYTES, RESPONSE_BYTES
 
 
 class Outfit:
-    """`outputs` are our ends, `inner` the worker's (stdout, stderr, answers, requests, greeting), `links` how /proc shows those."""
+    """`outputs` are our ends, `inner` the worker's (stdout, stderr, answers, requests, greeting, both arenas), `links` how /proc shows
+    those."""
 
     __slots__ = ("_inner_outputs", "channel", "links", "name", "outputs")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, request: int = REQUEST_BYTES, response: int = RESPONSE_BYTES) -> None:
         self.name = name
-        self.channel = Channel()
+        self.channel = Channel(request, response)
         out, inner_out = os.pipe()
         try:
             err, inner_err = os.pipe()
@@ -34,7 +36,7 @@ class Outfit:
 
     @property
     def inner(self) -> tuple[int, ...]:
-        return self._inner_outputs + self.channel.inner
+        return self._inner_outputs + self.channel.inner + self.channel.arena.inner
 
     def lent(self) -> None:
         """The worker's ends are on their way, or never will be: close ours of them."""

@@ -97,7 +97,7 @@ class Starts:
     def ask(self, tree: Tree) -> None:
         """Ask `tree` for a worker."""
         try:
-            outfit = Outfit(f"w{self._made + 1}")
+            outfit = Outfit(f"w{self._made + 1}", self._spec.limits.request, self._spec.limits.response)
         except OSError as error:
             log.error("start_failed pool=%s cause=%s", self._spec.name, printable(str(error)))
             self._owner.refused(None)

@@ -37,14 +37,14 @@ def _call_ids() -> Iterator[int]:
 
 
 class Worker:
-    """`deadline`: time.monotonic() when the present call must be over, if there is one; `doomed`: why we killed it; `joined`:
-    the process that entered the group; `late`: ends a start that takes too long; `holding`: the pidfd is not closed while
-    it is held; `milestone`: the count of calls at which something is due; `ids`: of calls, which the worker cannot guess, so
-    that an answer before its question fits none."""
+    """`deadline`: time.monotonic() when the present call must be over, if there is one; `allowed`: seconds that it had as a whole;
+    `doomed`: why we killed it; `joined`: the process that entered the group; `late`: ends a start that takes too long; `holding`:
+    the pidfd is not closed while it is held; `milestone`: the count of calls at which something is due; `ids`: of calls, which the
+    worker cannot guess, so that an answer before its question fits none; `viewed`: its last result is being looked at where it lies."""
 
-    __slots__ = ("abandoned", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished", "group",
-                 "holding", "ids", "joined", "late", "links", "method", "milestone", "name", "outputs", "pid", "pidfd",
-                 "spoken", "spoken_call", "tree")
+    __slots__ = ("abandoned", "allowed", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished",
+                 "group", "holding", "ids", "joined", "late", "links", "method", "milestone", "name", "outputs", "pid", "pidfd",
+                 "spoken", "spoken_call", "tree", "viewed")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
         self.name = outfit.name
@@ -53,12 +53,16 @@ class Worker:
         self.outputs: tuple[int, ...] = outfit.outputs
         self.links = outfit.links
         self.group: Group | None = None
-        self.connection = CallerConnection(limit=max(response_limit, READY_BYTES) + ENVELOPE_BYTES, request_limit=request_limit)
+        arena = outfit.channel.arena
+        self.connection = CallerConnection(limit=max(response_limit, READY_BYTES) + ENVELOPE_BYTES, request_limit=request_limit,
+                                           sender=arena.sender if arena.there else None,
+                                           receiver=arena.receiver if arena.there else None)
         self.pid = 0
         self.pidfd = -1
         self.joined = 0
         self.late: Timer | None = None
         self.deadline = math.inf
+        self.allowed = math.inf
         self.call_id = 0
         self.method = ""
         self.calls = 0
@@ -71,6 +75,7 @@ class Worker:
         self.finished = threading.Event()
         self.holding = threading.Lock()
         self.ids = _call_ids()
+        self.viewed = False
 
 
 class Population:

@@ -21,7 +21,7 @@ from typing import Any
 from pyproc_worker.jail import credentials, libc, namespaces, seccomp
 
 PR_SET_PDEATHSIG = 1
-LENT = 6  # descriptors that a worker is given: stdout, stderr, three of its channel and, with Landlock, a ruleset
+LENT = 8  # descriptors that a worker is given: stdout, stderr, three of its channel, two arenas and, with Landlock, a ruleset
 REHEARSALS = 16  # CPython specialises code that ran about eight times; what is specialised writes to its pages no more
 
 

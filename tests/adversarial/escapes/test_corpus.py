@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pyproc import Pool, ProtectionUnavailable
 from pyproc.attack import corpus, plain, run
 from pyproc.attack.corpus import Attack, CorpusError
 from pyproc.attack.prelude import PRELUDE
@@ -152,3 +153,13 @@ def test_targets_leave_nothing_behind():
 
 def test_this_machine_is_one_of_those_that_the_corpus_knows():
     assert platform.machine() in corpus.MACHINES
+
+
+def test_a_runner_that_does_not_start_is_no_sandbox_that_holds():
+    def refusing(script, env, **options):
+        if env:
+            raise ProtectionUnavailable("no pool comes of any import")
+        return Pool(script, **options)
+
+    with Targets() as targets, pytest.raises(ProtectionUnavailable, match="no pool comes"):
+        list(run.run_corpus(refusing, targets, [attack for attack in ATTACKS if attack.scene == "alone"][:1]))

@@ -14,6 +14,20 @@ import msgspec
 from pyproc_worker import current_call, expose, run_worker
 
 PICKLE = b"cposix\nsystem\n(S'true'\ntR."
+LARGE = 1 << 18  # bytes: what lies in an arena is at least so long
+
+
+def _array(offset: int, dtype: bytes, *shape: int) -> bytes:
+    """A reference to an array in the arena of answers, which is 1 MiB here."""
+    lengths = b"".join(n.to_bytes(8, "big") for n in shape)
+    payload = offset.to_bytes(8, "big") + bytes([len(dtype)]) + dtype + bytes([len(shape)]) + lengths
+    return b"\xc7" + bytes([len(payload)]) + b"\x0f" + payload
+
+
+def _bytes(offset: int, size: int) -> bytes:
+    return b"\xd8\x0e" + offset.to_bytes(8, "big") + size.to_bytes(8, "big")
+
+
 RAW = {  # bodies that no honest worker can send, as MessagePack
     "@nested": b"\x91" * 1_000_000 + b"\xc0",
     "@deep": b"\x91" * 65 + b"\xc0",
@@ -21,6 +35,13 @@ RAW = {  # bodies that no honest worker can send, as MessagePack
     "@keys": b"\xdf" + (100_001).to_bytes(4, "big") + b"".join(b"\xce" + n.to_bytes(4, "big") + b"\xc0" for n in range(100_001)),
     "@announced": b"\xdd\xff\xff\xff\xff",  # an array of 2^32-1 items, none of which follows
     "@pickle": b"\xc7" + bytes([len(PICKLE)]) + b"\x7f" + PICKLE,  # an extension type that does not exist
+    "@beyond": _array((1 << 20) - LARGE + 1, b"|u1", LARGE),
+    "@wrapped": _array(2**64 - LARGE, b"|u1", LARGE),
+    "@product": _array(0, b"<f8", 2**32, 2**32),
+    "@objects": _array(0, b"|O", LARGE),
+    "@crumb": _array(0, b"|u1", 0),
+    "@again": b"\x95" + _array(0, b"|u1", LARGE) * 5,
+    "@text": _bytes(0, 1 << 40),
 }
 
 

@@ -221,7 +221,7 @@ def test_init_that_fails_leaves_nothing_in_the_way(cli: Any, tmp_path: Path) -> 
     ("[pools.a]", 'pools.a.script is missing; write script = "worker.py"'),
     ("pools.a = { script = 3 }", 'pools.a.script is 3; write script = "worker.py"'),
     ('pools.a = { script = "worker.py", workerz = 1 }', "pools.a.workerz is unknown; possible are script, workers,"),
-    ('pools.a = { script = "worker.py", workers = "x" }', "workers is 'x', possible are 1 to"),
+    ('pools.a = { script = "worker.py", workers = "x" }', "workers is 'x'; write a whole number from 1 to"),
     ('pools.a = { script = "worker.py", env = 3 }', "env"),
     ('pools.a = { script = "worker.py", limits = { memry = 1 } }', "pools.a.limits.memry is unknown; possible are memory,"),
     ('pools.a = { script = "worker.py", limits = { cpus = "x" } }', "limits"),
@@ -235,6 +235,26 @@ def test_mistake_in_the_configuration_is_named_with_the_file(cli: Any, script: s
     code, _, err = cli("call", "echo", "--config", str(config))
     assert (code, err[:len(f"pyproc: config: config '{config}': ")]) == (78, f"pyproc: config: config '{config}': ")
     assert told in err
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ('sandbox = { read = ["/nowhere"] }', "sandbox.read names '/nowhere', which does not exist; remove it or create it"),
+    ('python = "/bin/false"', "python is '/bin/false', which does not run Python: it ended with status 1; give the path"),
+    ('isolation = "tenant"', "isolation is 'tenant'; tenants exist in the service only"),
+    ('sandbox = { profile = "/nowhere.json" }', "sandbox profile"),
+])
+def test_what_is_found_at_the_start_is_named_with_file_and_key(cli: Any, script: str, text: str, told: str) -> None:
+    config = Path(script).with_name("p.toml")
+    config.write_text(f'[pools.a]\nscript = "{script}"\n{text}\n')
+    code, _, err = cli("call", "echo", "--config", str(config))
+    assert (code, err.partition(told)[0]) == (78, f"pyproc: config: config '{config}': pools.a.")
+
+
+def test_a_pool_of_the_configuration_can_do_without_a_zygote(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n")
+    config = tmp_path / "pyproc.toml"
+    config.write_text('[pools.a]\nscript = "worker.py"\nzygote = false\n')
+    assert cli("call", "health", "--config", str(config))[0] == 0
 
 
 def test_doctor_names_each_layer(cli: Any) -> None:

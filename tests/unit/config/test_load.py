@@ -154,17 +154,20 @@ def test_each_value_has_its_origin(file: Path) -> None:
 @pytest.mark.parametrize(("text", "told"), [
     ("python = 3", "pools.a.python is 3; give the path of a Python interpreter"),
     ("python = ''", "pools.a.python is ''; give the path"),
-    ("workers = 0", "pools.a.workers is 0, possible are 1 to 1024"),
-    ("workers = true", "pools.a.workers is True, possible are"),
-    ("queue = 'x'", "pools.a.queue is 'x', possible are 0 to"),
-    ("max_requests = -1", "pools.a.max_requests is -1, possible are 0 to"),
+    ("workers = 0", "pools.a.workers is 0; write a whole number from 1 to 1024"),
+    ("workers = true", "pools.a.workers is true; write a whole number"),
+    ("zygote = 1", "pools.a.zygote is 1; write true or false"),
+    ("limits = { open_files = 1.5 }", "pools.a.limits.open_files is 1.5; write a whole number from 16 to 1048576"),
+    ("limits = { threads = true }", "pools.a.limits.threads is true; write a whole number from 1 to 1048576"),
+    ("queue = 'x'", "pools.a.queue is 'x'; write a whole number from 0 to"),
+    ("max_requests = -1", "pools.a.max_requests is -1; write a whole number from 0 to"),
     ("isolation = 'process'", "pools.a.isolation is 'process'; write worker, call, tenant"),
     ("timeout = '30'", "pools.a.timeout is '30'; write a number or a text with one of the units"),
     ("env = { A = 3 }", "pools.a.env has 'A' of type int; values are text"),
     ("env = { 'A=B' = 'x' }", "pools.a.env has the name 'A=B'"),
     ("preload = 'json'", "pools.a.preload is 'json'; give a list of names"),
     ("restart = 3", "pools.a.restart is 3; write a table, [pools.a.restart]"),
-    ("restart = { intensity = -1 }", "pools.a.restart.intensity is -1, possible are 0 to 10000"),
+    ("restart = { intensity = -1 }", "pools.a.restart.intensity is -1; write a whole number from 0 to 10000"),
     ("restart = { period = 'x' }", "pools.a.restart.period is 'x'"),
     ("restart = { max = 1 }", "pools.a.restart.max is unknown; possible are intensity, period"),
     ("limits = { memory = '1 MB' }", "pools.a.limits.memory is '1 MB'"),
@@ -181,13 +184,13 @@ def test_a_mistake_is_told_with_file_key_value_and_remedy(file: Path, text: str,
 
 
 @pytest.mark.parametrize(("variable", "text", "told"), [
-    ("PYPROC_POOLS__SCORING__WORKERS", "many", "pools.scoring.workers is 'many', possible are 1 to 1024 (set by"),
+    ("PYPROC_POOLS__SCORING__WORKERS", "many", "pools.scoring.workers is 'many'; write a whole number from 1 to 1024 (set by"),
     ("PYPROC_POOLS__SCORING__WORKERZ", "1", "pools.scoring.workerz is unknown"),
     ("PYPROC_POOLS__SCORIN__WORKERS", "1", "WORKERS means no pool of the file; the pools are scoring, big-one"),
     ("PYPROC_POOL__SCORING__WORKERS", "1", "variable PYPROC_POOL__SCORING__WORKERS names no key; possible are PYPROC_SERVICE__…"),
     ("PYPROC_POOLS__SCORING__", "1", "names no key"),
     ("PYPROC_POOLS__SCORING__QUEUE__DEPTH", "1", "sets pools.scoring.queue.depth, and pools.scoring.queue is 64, no table"),
-    ("PYPROC_POOLS__SCORING__QUEUE", "1\nx = 2", "pools.scoring.queue is '1\\nx = 2', possible are"),
+    ("PYPROC_POOLS__SCORING__QUEUE", "1\nx = 2", "pools.scoring.queue is '1\\nx = 2'; write a whole number"),
 ])
 def test_a_mistake_in_the_environment_is_told_with_its_variable(file: Path, variable: str, text: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -186,7 +186,7 @@ def test_a_closed_channel_is_never_another_file(ends: tuple[Channel, Worker]) ->
 def test_a_channel_that_nobody_holds_closes_itself() -> None:
     before = descriptors()
     channel = Channel()
-    assert len(descriptors()) == len(before) + 6
+    assert len(descriptors()) == len(before) + 8
     del channel
     assert descriptors() == before
 

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from pyproc import ResourceExhausted
+from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
 from pyproc.supervisor.outfit import Outfit
@@ -29,7 +30,7 @@ def worker() -> Iterator[Worker]:
 
 
 def waiter(wake: Callable[[], None] = lambda: None) -> Waiter:
-    return Waiter(wake, math.inf)
+    return Waiter(wake, Span.of(1000.0))
 
 
 def test_a_worker_goes_to_the_first_who_waits(worker: Worker) -> None:
@@ -95,8 +96,9 @@ def test_the_queue_takes_as_many_as_it_says_also_from_many_threads_at_once() -> 
 
 def test_only_the_watched_are_woken_when_their_time_is_over() -> None:
     checkout, woken = Checkout(4, Ledger()), []
-    checkout.enqueue(Waiter(lambda: woken.append("has a clock"), 1.0))
-    for name, deadline in (("first", 1.0), ("second", 2.0), ("third", 5.0)):
-        checkout.enqueue(Waiter(lambda name=name: woken.append(name), deadline, watched=True))  # type: ignore[misc]
+    for name, deadline in (("has a clock", 1.0), ("first", 1.0), ("second", 2.0), ("third", 5.0)):
+        one = Waiter(lambda name=name: woken.append(name), Span.of(1.0), watched=name != "has a clock")  # type: ignore[misc]
+        one.deadline = deadline
+        checkout.enqueue(one)
     assert [checkout.overdue(now) for now in (0.5, 2.0, 2.0, 6.0)] == [1.0, 5.0, 5.0, math.inf]
     assert woken == ["first", "second", "third"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pyproc import Limits, Sandbox
 from pyproc.policy import survey
-from pyproc.sandbox.denial import death, denial, doubled
+from pyproc.sandbox.denial import death, denial, doubled, limit_met
 from pyproc.sandbox.paths import Found, View, walk
 from pyproc.sandbox.verdict import Policy
 from pyproc.supervisor.spec import WorkerSpec
@@ -104,3 +104,15 @@ def test_a_path_that_is_not_reached_says_why(path: str, code: int) -> None:
     view = View(True, ("/a",), (), {}, "/scratch", 1000, 1000, frozenset())
     place = walk(view, path, FILES.get)
     assert place.errno == code and place.obstacle
+
+
+@pytest.mark.parametrize(("met", "told"), [
+    ("memory", "limits.memory, which is 1 GiB; use less, or raise limits.memory"),
+    ("open_files", "limits.open_files, which is 128; use less, or raise limits.open_files"),
+    ("cpu_time", "limits.cpu_time, which is 60 s; use less, or raise limits.cpu_time"),
+    ("scratch", "the scratch is full, of 4 MiB or of 1000 files, or a file met limits.file_size, which is 64 MiB; use less, or raise "
+     "sandbox.scratch or limits.scratch_files or limits.file_size"),
+    ("queue", ""),
+])  # fmt: skip
+def test_a_caller_is_told_which_limit_was_met(met: str, told: str) -> None:
+    assert limit_met(policy_of(Sandbox("default", scratch="4 MiB")), met) == told

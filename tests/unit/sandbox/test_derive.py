@@ -7,6 +7,7 @@ row.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -24,6 +25,7 @@ FORK, THREAD = derive.FORK_FLAGS, 0x3D0F00
 SEED = int(os.environ.get("PYPROC_SEED", random.SystemRandom().randrange(2**32)))
 
 
+@functools.cache  # some hundred cases ask four filters
 def filters(name: str, machine: str) -> tuple[Profile, bytes, bytes]:
     base = profile.shipped(name, machine=machine)
     return base, derive.zygote_filter(base), derive.worker_filter(base, PID)
@@ -99,6 +101,12 @@ ROWS: list[tuple[str, tuple[str, ...], str, tuple[int, ...]]] = [
     *((f"strict: futex PI command {c}", BOTH, "futex", (1, c)) for c in (6, 7, 8, 11, 12, 13, 0x86, 0x188)),
     ("strict: futex FD", BOTH, "futex", (1, 2)),
     ("strict: MAP_HUGETLB", BOTH, "mmap", (0, 1 << 21, 3, 0x40022, 2**64 - 1, 0)),
+    ("strict: the arena, executable", ("strict",), "mmap", (0, 4096, 5, 2, 7, 0)),
+    ("strict: the arena, executable, with high bits", ("strict",), "mmap", (0, 4096, 5 | HIGH, 1, 7 | HIGH, 0)),
+    ("strict: the arena by another number", ("strict",), "dup", (7,)),
+    ("strict: the arena by a chosen number", ("strict",), "dup2", (7, 9)),
+    ("strict: the arena by a chosen number, dup3", ("strict",), "dup3", (7, 9, 0)),
+    *((f"strict: the arena by fcntl {c}", ("strict",), "fcntl", (7, c, 9)) for c in (0, 1030)),
     ("strict: MADV_MERGEABLE", BOTH, "madvise", (0, 4096, 12)),
     ("strict: MADV_HWPOISON", BOTH, "madvise", (0, 4096, 100)),
     ("default: chmod", BOTH, "chmod", ()),

@@ -47,3 +47,28 @@ def test_an_interpreter_in_a_closed_folder_is_refused_with_that_folder(tmp_path:
     plan.refuse_unreachable(on, inside, 61184, (str(library), "/usr"))
     with pytest.raises(ConfigError, match=f"sandbox.read names a folder .*{closed} is closed"):
         plan.refuse_unreachable(on, inside, 61184, (str(closed),))
+
+
+def decided(uid: int, *off: str) -> None:
+    sandbox = Sandbox(layers=dict.fromkeys(off, "off"))
+    plan.refuse_unsupported(plan.layers(sandbox, dict.fromkeys(probe.NEEDS, "")), uid)
+
+
+@pytest.mark.parametrize(("uid", "off", "told"), [
+    (0, ["capabilities"], "capabilities = off, and it is what gives the workers of a supervisor that is root a uid of their own"),
+    (0, ["no_new_privs"], "no_new_privs = off, and the kernel grants landlock and seccomp only with it; leave it on"),
+    (1000, ["no_new_privs", "landlock"], "no_new_privs = off, and the kernel grants seccomp only with it"),
+    (1000, ["user_namespace", "uts_namespace"], "user_namespace = off, and uid 1000 gets no other namespace without it; leave it on, "
+     "switch pid_namespace and network_namespace and ipc_namespace and cgroup_namespace and mount_namespace off too"),
+])  # fmt: skip
+def test_a_layer_that_carries_others_is_not_switched_off_alone(uid: int, off: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        decided(uid, *off)
+    assert str(caught.value).startswith(f"sandbox.layers has {told}")
+
+
+def test_a_layer_that_carries_nothing_here_can_be_switched_off() -> None:
+    decided(0, "user_namespace")
+    decided(1000, "capabilities")
+    decided(1000, "capabilities", "no_new_privs")  # a process of full capabilities in its user namespace may load a filter
+    decided(0, "no_new_privs", "landlock", "seccomp")

@@ -8,7 +8,7 @@ Rules and reasons:
 * Only the second filter, the worker's, is loaded: it needs no supervisor; that the first one lets through all that it does
   is shown in test_derive.py by simulation.
 * The interpreters are this one and those that tools/pythons.py finds. The libraries are tried with this one: `make test`
-  runs this file once more with the environment of each further one (tools/elsewhere.py), which has them too.
+  runs their test once more with the environment of each further one (tools/elsewhere.py), which has numpy too.
 * One run shows both: the filter's ALLOW is turned into a question that is noted and answered (observe.py).
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from typing import Any
@@ -110,3 +111,67 @@ def test_any_first_byte_before_zeros_ends_the_walk(first: int, length: int) -> N
         check_keys(bytes((first,)) + b"\x00" * length)
     except ValueError as error:
         assert str(error)
+
+
+def along_one_way(bits: int = 12) -> list[int]:
+    """Numbers of different hashes that a dict of 2^bits places probes one after the other: half of them fill the way from its
+    beginning on, the others come upon its first quarter by steps that are all taken."""
+    mask, place, way = (1 << bits) - 1, 1, []
+    for _ in range(1 << bits):
+        way.append(place)
+        place = (5 * place + 1) & mask
+    half = (2 << bits) // 3 // 2
+    taken, early = set(way[:half]), set(way[: half // 4])
+    found: list[int] = []
+    number = mask
+    while len(found) < half:
+        number += 1
+        place, perturbed = number & mask, number
+        while place in taken and perturbed:
+            perturbed >>= 5
+            place = (place * 5 + perturbed + 1) & mask
+        if place in early and not perturbed:
+            found.append(number)
+    return way[:half] + found
+
+
+def test_a_map_of_numbers_along_one_way_is_refused() -> None:
+    keys = along_one_way()
+    assert len({hash(key) for key in keys}) == len(keys)
+    body = b"".join(b"\xcf" + key.to_bytes(8, "big") + b"\xc0" for key in keys)
+    whole = b"\xdf" + len(keys).to_bytes(4, "big") + body
+    for raw in (whole, whole[:-1], b"\x91" + whole + b"\xa1"):  # cut off, it is built up to there
+        refused_quickly(raw, "collide")
+    mixed = msgspec.msgpack.encode({str(number): number for number in range(500)})[3:]  # behind its header of 3 bytes
+    refused_quickly(b"\xdf" + (len(keys) + 500).to_bytes(4, "big") + mixed + body, "collide")
+
+
+def test_a_mapping_of_numbers_along_one_way_is_refused() -> None:
+    items = [part for key in along_one_way() for part in (key, None)]
+    refused_quickly(msgspec.msgpack.encode([Ext(extensions.MAPPING, msgspec.msgpack.encode(items))]), "collide")
+
+
+def test_many_maps_below_the_size_that_is_looked_at_have_no_more_keys_than_one_large() -> None:
+    one = msgspec.msgpack.encode({1000 + number: None for number in range(200)})
+    refused_quickly(b"\xdd" + (600).to_bytes(4, "big") + one * 600, f"more than {MAX_KEYS} keys")
+
+
+HONEST = {
+    "in a row": range(90_000), "negative": range(-90_000, 0), "every 4096th": range(0, 4096 * 50_000, 4096),
+    "multiples of 2^20": [number << 20 for number in range(50_000)], "multiples of 2^40": [number << 40 for number in range(20_000)],
+    "times of day": [1_700_000_000_000_000_000 + 1_000_000 * number for number in range(50_000)],
+    "floats": [number / 7 for number in range(50_000)], "whole floats": [float(number << 10) for number in range(50_000)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_numbers_pass(name: str) -> None:
+    keys = list(HONEST[name])
+    for value in (dict.fromkeys(keys, 1), set(keys), [{"a": dict.fromkeys(keys, 0.5)}]):
+        assert MESSAGEPACK.decode_value(MESSAGEPACK.encode_value(value)) == value
+
+
+def test_random_numbers_pass() -> None:
+    keys = [random.getrandbits(63) for _ in range(60_000)]
+    for value in (dict.fromkeys(keys), frozenset(keys)):
+        assert MESSAGEPACK.decode_value(MESSAGEPACK.encode_value(value)) == value

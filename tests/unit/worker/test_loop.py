@@ -24,8 +24,8 @@ from pyproc_worker.call import Cancelled, check_cancelled, current_call
 from pyproc_worker.channel import Channel
 from pyproc_worker.failure import PublicError
 from pyproc_worker.loop import prepare
+from pyproc_worker.misfit import InvalidBody
 from pyproc_worker.registry import Registry
-from pyproc_worker.schema import InvalidBody
 
 Open = Callable[..., Any]
 
@@ -278,6 +278,7 @@ def test_a_cancellation_in_the_chunk_of_its_request_is_heard(open_channel: Open)
 def test_check_cancelled_hears_the_deadline(open_channel: Open) -> None:
     failed = open_channel(spin).fail("spin", deadline_ms=1)
     assert failed.code == "deadline_exceeded"
+    assert failed.error == "deadline has passed: the call had 0.001 s, by its caller or the pool; give it more time"
     assert started.acquire(timeout=10)
 
 

@@ -9,14 +9,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy
 import pytest
 
 from pyproc_worker.failure import refused_body
+from pyproc_worker.misfit import InvalidBody
 from pyproc_worker.registry import Function, Registry
-from pyproc_worker.schema import InvalidBody
 
 
 def exposed(fn: Callable[..., Any], **options: Any) -> Function:
@@ -101,6 +102,35 @@ def test_a_body_becomes_arguments(fn: Callable[..., Any], body: Any, bound: Any)
 )
 def test_a_wrong_body_is_refused_with_its_path(fn: Callable[..., Any], body: Any, path: str) -> None:
     assert refused(fn, body)[1] == path
+
+
+def chosen(c: Literal["a", "b"], more: dict[str, Literal[1, 2]] | None = None) -> None: ...
+def counted(x: Annotated[int, msgspec.Meta(le=3)]) -> None: ...
+def numbered(req: dict[int, str]) -> None: ...
+def pair(req: tuple[int, Literal["x"]]) -> None: ...
+def bounded(req: Point | None) -> None: ...
+
+
+@pytest.mark.parametrize(("fn", "body", "told"), [
+    (chosen, {"c": "z"}, "invalid enum value 'z' (allowed: 'a', 'b') at $.c"),
+    (chosen, {"c": "a", "more": {"k": 3}}, "invalid enum value 3 (allowed: 1, 2) at $.more.k"),
+    (pair, [1, "y"], "invalid enum value 'y' (allowed: 'x') at $[1]"),
+    (area, {"Width": 1, "width": 1}, "key is unknown (known: width, height) at $.Width"),
+    (area, {"width": "1" * 50}, f"expected `float`, got `str` '{'1' * 40}'… at $.width"),
+    (area, {"width": True}, "expected `float`, got `bool` True at $.width"),
+    (area, {1: 2}, "expected `str`, got `int` 1 as a key at $"),
+    (whole, {1: 2}, "expected `str`, got `int` 1 as a key at $"),
+    (numbered, {"x": "y"}, "expected `int`, got `str` as a key at $"),
+    (counted, 5, "expected `int` <= 3, got `int` 5 at $"),
+    (dated, {"day": "2026-01-02", "raw": "eA=="}, "expected `bytes`, which JSON does not carry, got `str` 'eA==' at $.raw"),
+    (dated, {"day": "soon", "raw": b""}, "invalid RFC3339 encoded date, got `str` 'soon' at $.day"),
+    (area, numpy.ones(3), "expected `object`, got `numpy.ndarray` at $"),
+    (place, {"name": "a", "points": [numpy.ones(3)], "weights": {}}, "expected `object`, got `numpy.ndarray` at $.points[0]"),
+    (bounded, {}, "key is missing at $.x"),
+    (area, {"width": numpy.float64(2)}, "expected `float`, got `numpy.float64` at $.width"),
+])  # fmt: skip
+def test_a_refusal_names_what_stands_there_and_what_may(fn: Callable[..., Any], body: Any, told: str) -> None:
+    assert refused(fn, body)[0] == told
 
 
 def test_an_unknown_key_cannot_forge_the_text() -> None:
@@ -248,6 +278,18 @@ def test_schemas_tell_what_is_checked() -> None:
     assert body["required"] == ["x"] and body["additionalProperties"] is False
     assert described["output"] == {"type": "array", "items": {"type": "integer"}}
     assert (described["timeout"], described["idempotent"], described["stream"]) == (2.5, True, False)
+
+
+def test_schemas_promise_no_more_than_the_check_keeps() -> None:
+    def mixed(raw: bytes, seen: set[int], rows: list[bytes], text: str) -> bytes: ...  # type: ignore[empty-body]
+
+    described = exposed(mixed).describe()
+    named = {"description": "bytes"}
+    assert described["input"]["properties"] == {
+        "raw": named, "seen": {"type": "array", "items": {"type": "integer"}}, "rows": {"type": "array", "items": named},
+        "text": {"type": "string"}}  # fmt: skip
+    assert described["output"] == named
+    assert exposed(mixed).bind({"raw": b"x", "seen": [1, 1], "rows": [], "text": ""})[0][1] == {1}
 
 
 def test_a_mutable_default_is_not_shared() -> None:

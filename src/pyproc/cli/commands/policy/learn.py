@@ -41,7 +41,7 @@ def command(words: tuple[str, ...], script: str | None, profile: str | None, lay
     spec, options = target.described_spec(script, config, profile, layers)
     folder = Path(save or "").absolute()
     if save is not None:
-        _refuse_existing(folder)
+        _make(folder)
     output.tell(output.show(f"pyproc: {LOUD.format(script=spec.script)}"))
     shown = sys.stderr is not None and sys.stderr.isatty()
     learner = Learner(spec, calls, parse_time("timeout", options.get("timeout", 30.0)),
@@ -52,7 +52,6 @@ def command(words: tuple[str, ...], script: str | None, profile: str | None, lay
         raise ConfigError(f"sandbox {error}") from error
     source = config or "present"
     if save is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "pyproc.toml", proposal.file(lesson, options))
         if lesson.own_profile:
             _write(folder / "profile.json", lesson.own_profile)
@@ -76,10 +75,17 @@ def _calls(words: tuple[str, ...]) -> list[Call]:
         raise click.UsageError(str(error)) from error
 
 
-def _refuse_existing(folder: Path) -> None:
+def _make(folder: Path) -> None:
+    """Before anything is learnt, so that nothing is learnt in vain."""
     for name in ("pyproc.toml", "profile.json"):
         if os.path.lexists(folder / name):
             raise ConfigError(f"--save {str(folder)!r} has a {name}, which is not overwritten; give another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--save {str(folder)!r} cannot be made: {error.strerror}; give a folder that you may write to") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"--save {str(folder)!r} cannot be written to; give a folder that you may write to")
 
 
 def _write(path: Path, text: str) -> None:
