@@ -25,7 +25,7 @@ from pyproc.host import cgroup, procfs
 from pyproc.pool.options import SOURCE_BYTES
 from pyproc.pool.sync import Pool
 from pyproc.sandbox import plan, probe, profile
-from pyproc.sandbox.rules import ACTION_MASK, ALLOW, LOG, NOTIFY, Profile, ProfileError, syscall_table
+from pyproc.sandbox.rules import ACTION_MASK, PERMITTING, Profile, ProfileError, syscall_table
 
 DEFAULTS = "defaults"  # the pool that is looked at where none is configured
 FAILING = '''from pyproc_worker import expose
@@ -114,10 +114,9 @@ def _allowed(name: str, *, filtered: bool) -> frozenset[str]:
     except ProfileError:  # the pool's refusal says it
         rules, filtered = profile.shipped("strict"), False
     table = frozenset(syscall_table(rules.machine))
-    passing = (ALLOW, LOG, NOTIFY)
-    if not filtered or rules.default & ACTION_MASK in passing:
+    if not filtered or rules.default & ACTION_MASK in PERMITTING:
         return table
-    return frozenset(rule.name for rule in rules.rules if rule.action & ACTION_MASK in passing) & table
+    return frozenset(rule.name for rule in rules.rules if rule.action & ACTION_MASK in PERMITTING) & table
 
 
 def source(path: str) -> str | None:
