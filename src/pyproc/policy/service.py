@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from pyproc.sandbox.rules import ACTION_MASK, PERMITTING, Profile, Rule, syscall_table
+from pyproc.sandbox.rules import ACTION_MASK, ALLOW, PERMITTING, Profile, Rule, syscall_table
 
 
 @cache
