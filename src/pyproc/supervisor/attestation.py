@@ -81,6 +81,7 @@ class Attestation:
             status, found = procfs.status(worker.pid), procfs.descriptors(worker.pid)
             namespaces = procfs.namespaces(worker.pid)
             groups = procfs.cgroups(worker.pid) if worker.group is not None else {}
+            worker.inner_pid = status.inner_pid
         except OSError as error:
             return [f"it cannot be read: {error}"]
         descriptors = {0: "/dev/null", **dict(enumerate(worker.links, 1)), **zygote.files}

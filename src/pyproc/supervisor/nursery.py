@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Sequence
 
+from pyproc.host import pidfd
 from pyproc.sandbox import interpreter as interpreters
 from pyproc.sandbox import plan as plans
 from pyproc.sandbox import probe
@@ -55,4 +56,5 @@ class Nursery:
             sandbox=spec.sandbox, limits=spec.limits, interpreter=self._interpreter, granted=self._granted,
             landlock_abi=self._abi, environment=spec.environment, script=spec.script, source=spec.source,
             preload=spec.preload, workers=1 if spec.solo else spec.workers, ordinal=ordinal,
-            solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=self._cgroups)
+            solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=self._cgroups,
+            keeps_the_dead=not pidfd.tells_of_the_reaped())
