@@ -7,14 +7,14 @@ moves the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final, NoReturn
 
 from msgspec import Raw
 
 from pyproc_wire.answers import failed, kind_of, ready_note
 from pyproc_wire.arena import Receiver, Sender
-from pyproc_wire.codec import MESSAGEPACK, Codec, reason
+from pyproc_wire.codec import MESSAGEPACK, Codec, Encoded, reason
 from pyproc_wire.connection_state import (
     CALL,
     CANCELLATION,
@@ -103,7 +103,7 @@ class CallerConnection:
         self._sender = sender
         self._prepare = codec.prepare if sender is None else codec.prepare_beside(sender)
         self._receiver = receiver
-        self._decode_any = None if receiver is None else codec.decoder_beside(receiver, Any)
+        self._decode_any: Callable[[Encoded], Any] | None = None
         self._reader = FrameReader(limit)
         self._decode = codec.decoder(Answer)
         self._decode_success = codec.decoder(Succeeded)
@@ -145,6 +145,8 @@ class CallerConnection:
         receiver = self._receiver
         if receiver is None:
             return self.codec.decode_value(raw)
+        if self._decode_any is None:  # not before: a worker of one small call never needs it
+            self._decode_any = self.codec.decoder_beside(receiver, Any)
         receiver.begin(len(raw))
         receiver.views = views
         try:

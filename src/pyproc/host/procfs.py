@@ -145,22 +145,15 @@ def namespaces(pid: int) -> dict[str, str]:
 
 
 def descriptors(pid: int) -> dict[int, str]:
-    """Descriptor -> what it leads to, shared memory with its inode, as its name is anybody's choice; one that is closed while we look
-    is left out. Raises GoneError, Unreadable."""
+    """Descriptor -> what it leads to; one that is closed while we look is left out. Raises GoneError, Unreadable."""
     folder = f"/proc/{pid}/fd"
     found: dict[int, str] = {}
     for name in _names(folder):
         try:
-            link = _link(f"{folder}/{name}")
-            found[int(name)] = memfd_link(link, _inode(f"{folder}/{name}")) if link.startswith("/memfd:") else link
+            found[int(name)] = _link(f"{folder}/{name}")
         except GoneError:
             continue
     return found
-
-
-def memfd_link(link: str, inode: int) -> str:
-    """How `descriptors` shows a shared memory."""
-    return f"{link} [{inode}]"
 
 
 def folder(pid: int) -> str:
@@ -229,13 +222,6 @@ def _names(folder: str) -> list[str]:
 def _link(path: str) -> str:
     try:
         return libc.kernel.readlink(path)
-    except OSError as error:
-        raise _told(error, path) from error
-
-
-def _inode(path: str) -> int:
-    try:
-        return libc.kernel.stat(path).st_ino
     except OSError as error:
         raise _told(error, path) from error
 

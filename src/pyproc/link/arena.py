@@ -3,6 +3,7 @@
     requests   we write, the worker maps it for reading: it can change nothing that a caller has built or sent
     answers    the worker writes; we map it privately, and copy what is kept
 
+Their names are random: how /proc shows a worker's descriptors is compared, and a memfd of its own is not taken for one of them.
 Each is at least as large as the limit of what it carries, so that one message finds room, and its size is sealed. A file that
 nobody has written takes no memory. Where the system refuses either of them there is none, and every value goes through the pipes.
 """
@@ -12,18 +13,17 @@ from __future__ import annotations
 import errno
 import os
 
-from pyproc.host import memfd, procfs
+from pyproc.host import memfd
 from pyproc_wire.arena import Receiver, Sender, answers_size, requests_size
 
 NOTHING_LEFT = (errno.EMFILE, errno.ENFILE)  # a reason to start no worker, as for the pipes
-NAMES = ("pyproc-requests", "pyproc-answers")
 
 
 class Arena:
     """Of at most `request` and `response` bytes a message. `inner` are the worker's descriptors: requests, answers. Raises OSError
     when no descriptor is left."""
 
-    __slots__ = ("_answers", "_inner", "_mapping", "_size", "receiver", "sender")
+    __slots__ = ("_answers", "_inner", "_links", "_mapping", "_size", "receiver", "sender")
 
     def __init__(self, request: int, response: int) -> None:
         self._answers = -1
@@ -32,12 +32,13 @@ class Arena:
         self._size, size = answers_size(response), requests_size(request)
         self.sender = Sender(lambda: self._mapping, lowest=size // 2)
         self.receiver = Receiver(self._map_answers, response, views=False)
-        requests = -1
+        requests, name = -1, os.urandom(8).hex()
+        self._links = (f"/memfd:requests-{name} (deleted)", f"/memfd:answers-{name} (deleted)")
         try:
-            requests = memfd.make(NAMES[0], size)
+            requests = memfd.make(f"requests-{name}", size)
             mapping = memfd.Mapping(requests, size, shared=True)
             memfd.seal(requests, only_we_write=True)
-            self._answers = memfd.make(NAMES[1], self._size)
+            self._answers = memfd.make(f"answers-{name}", self._size)
             memfd.seal(self._answers, only_we_write=False)
         except OSError as error:
             _close(requests)
@@ -46,6 +47,7 @@ class Arena:
                 raise
             null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self._inner = (null, null)
+            self._links = (os.devnull, os.devnull)
             return
         self._mapping = mapping
         self._inner = (requests, self._answers)
@@ -58,10 +60,7 @@ class Arena:
     @property
     def links(self) -> tuple[str, ...]:
         """How /proc shows `inner`."""
-        if not self.there:
-            return (os.devnull,) * 2
-        return tuple(procfs.memfd_link(f"/memfd:{name} (deleted)", os.fstat(fd).st_ino)
-                     for name, fd in zip(NAMES, self._inner, strict=True))
+        return self._links
 
     @property
     def there(self) -> bool:
