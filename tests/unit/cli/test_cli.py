@@ -300,7 +300,7 @@ def test_a_body_of_standard_input_is_not_to_be_quoted_for_a_shell(cli: Any, scri
 def test_a_refusal_at_import_is_told_once(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text("open('/etc/shadow')\n")
     code, _, err = cli("call", "--worker", str(tmp_path / "worker.py"), "x")
-    assert code == 78 and err.count("\n") == 1 and err.count("/etc/shadow") <= 3 and err.count("; refused by ") == 1
+    assert code == 78 and err.count("\n") == 1 and err.count("refused by ") == 1
 
 
 def test_tables_fit_into_a_narrow_terminal_and_break_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
