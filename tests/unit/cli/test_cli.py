@@ -481,6 +481,24 @@ sys.meta_path.insert(0, Interrupt())
     assert (run.returncode, run.stdout, run.stderr) == (130, b"", b"")
 
 
+def test_interrupt_of_which_a_library_makes_another_error_is_quiet() -> None:
+    code = """
+import os, signal, sys
+class Wrapping:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt as error:
+                raise RuntimeError("wrapped") from error
+sys.meta_path.insert(0, Wrapping())
+from pyproc.cli.main import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, env=environment(), check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (130, b"", b"")
+
+
 def test_interrupt_that_cannot_be_told_keeps_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.StringIO):
         def write(self, text: str) -> int:
