@@ -116,7 +116,7 @@ def attempts(console: Console, pool: Pool, causes: list[str], scan: list[float],
     """Try each way out, and after each one an ordinary call; how many were refused, how many calls answered."""
     table = Table(box=SIMPLE_HEAD, title="A tour of refusals", title_justify="left")
     for heading in ("the worker tries to", "the caller gets", "the log says", "next call"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     refused = answered = 0
     for title, method in ATTEMPTS:
         causes.clear()
@@ -195,7 +195,7 @@ def pixel(value: float, *, colour: bool, blocks: bool) -> Text:
 
 def confusion(answers: list[int], truth: list[int]) -> Table:
     """How often each digit was read as which."""
-    table = Table(box=SIMPLE_HEAD, title="Read as (columns), was (rows)", title_justify="left")
+    table = Table(box=SIMPLE_HEAD, title="Read as (columns), was (rows)", title_justify="left", collapse_padding=True)
     table.add_column("", justify="right", style="bold")
     for digit in range(10):
         table.add_column(str(digit), justify="right", no_wrap=True)

@@ -52,7 +52,7 @@ def test_each_row_of_the_tour_is_whole(demo: Any, causes: list[str], monkeypatch
     ({"force_terminal": True, "color_system": "truecolor"}, "48;2;"), ({"force_terminal": True, "no_color": True}, "░"), ({}, "░"),
 ])  # fmt: skip
 @pytest.mark.parametrize("width", [50, 80])
-def test_scans_are_seen_on_every_screen_and_fit_into_it(options: dict[str, object], marks: str, width: int) -> None:
+def test_scans_are_seen_on_every_screen_and_fit_into_it(demo: Any, options: dict[str, object], marks: str, width: int) -> None:
     console = pytest.importorskip("rich.console", reason="rich is not installed (requirements/demo.txt)")
     digits, screen = demo.load_digits(), io.StringIO()
     answers = [*digits.target[:8], *(digits.target[8:16] + 1)]

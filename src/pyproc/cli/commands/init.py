@@ -64,7 +64,8 @@ FILES = {"worker.py": WORKER, "pyproc.toml": CONFIG, "README.md": README}
 @target.shared
 def command(folder: str, config: str | None, *, as_json: bool) -> None:
     """Make worker.py, pyproc.toml and README.md in DIR. A file that is there already is never overwritten."""
-    base = Path(os.path.abspath(folder))  # or a `..` behind a folder that is not there would make that too
+    folder = os.path.normpath(folder)  # or a `..` behind a folder that is not there would make that too
+    base = Path(folder).absolute()
     there = [name for name in FILES if (base / name).exists() or (base / name).is_symlink()]
     if there:
         raise ConfigError(f"folder {folder!r} has {', '.join(there)} already, not overwritten; use another folder")
