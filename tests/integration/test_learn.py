@@ -10,12 +10,14 @@ import platform
 import socket
 import subprocess
 import sys
+import tempfile
 import tomllib
 from typing import Any
 
 import pytest
 
 from pyproc import ConfigError, Limits, Pool, PyprocError, Sandbox
+from pyproc.cli.program import run
 from pyproc.policy.learn import Learner
 from pyproc.policy.observe import Call, observing
 from pyproc.pool import options
@@ -312,6 +314,41 @@ def test_nothing_that_exists_is_overwritten(tmp_path: pathlib.Path) -> None:
     (tmp_path / "worker.py").write_text("")
     code, document, _ = learnt("--worker", str(tmp_path / "worker.py"), "--save", str(tmp_path), "--", "x")
     assert code == 78 and "not overwritten" in document["error"]["message"] and (tmp_path / "pyproc.toml").read_text() == "mine"
+
+
+def test_what_cannot_be_saved_is_shown_and_nothing_is_left(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
+                                                           capfd: pytest.CaptureFixture[str]) -> None:
+    script, saved = tmp_path / "worker.py", tmp_path / "saved"
+    script.write_text("from pyproc_worker import expose\n@expose\ndef double(x: int) -> int:\n    return 2 * x\n")
+    opened = pathlib.Path.open
+
+    def full(path: pathlib.Path, mode: str = "r", **options: Any) -> Any:
+        file = opened(path, mode, **options)
+        if path.name == "pyproc.toml":
+            monkeypatch.setattr(file, "write", refuse, raising=False)
+        return file
+
+    def refuse(text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "open", full)
+    argv = ("policy", "learn", "--worker", str(script), "--save", str(saved), "--", "double", "21")
+    assert run(argv) == 78
+    told = capfd.readouterr()
+    assert "proven: " in told.out and "No space left on device; nothing was saved" in told.err and not list(saved.iterdir())
+    assert run((*argv[:2], "--json", *argv[2:])) == 78
+    document = json.loads(capfd.readouterr().out)
+    assert not document["ok"] and document["proven"] and document["error"]["code"] == "config"
+
+
+def test_without_a_temporary_folder_nothing_is_learnt(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(**options: Any) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    (tmp_path / "worker.py").write_text("")
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", none)
+    with pytest.raises(ConfigError, match=r"no temporary folder can be made: .*TMPDIR"):
+        Learner(options.read(tmp_path / "worker.py").spec, [Call("x")], 1.0, lambda text: None)
 
 
 @pytest.mark.parametrize("name", profile.SHIPPED)

@@ -52,7 +52,10 @@ class Learner:
 
     def __init__(self, spec: WorkerSpec, calls: Sequence[Call], timeout: float, tell: Callable[[str], None]) -> None:
         self._spec, self._calls, self._timeout, self._tell = spec, calls, timeout, tell
-        self._folder = tempfile.TemporaryDirectory(prefix="pyproc-learn-")
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="pyproc-learn-")
+        except OSError as error:
+            raise ConfigError(f"no temporary folder can be made: {error.strerror}; name one with room by TMPDIR") from error
         self._reasons: dict[Part, dict[Reason, None]] = {}
         self._refused: dict[str, tuple[str, dict[str, None]]] = {}
         self._pools = 0

@@ -104,7 +104,8 @@ def _read(
     spec = WorkerSpec(name=name, script=path, source="" if path == os.devnull else _source(path), workers=workers,
                       sandbox=Sandbox() if sandbox is None else sandbox, limits=Limits() if limits is None else limits,
                       environment=values.environment("env", env), python=values.interpreter("python", python),
-                      preload=preloaded, solo=not zygote, intensity=often.intensity, period=often.period)
+                      preload=preloaded, solo=not zygote, apart=isolation == "call", intensity=often.intensity,
+                      period=often.period)
     return Options(name=name, isolation=isolation, timeout=parse_time("timeout", timeout), queue=queue,
                    max_requests=1 if isolation == "call" else max_requests, spec=spec)
 

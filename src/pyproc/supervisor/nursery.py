@@ -39,7 +39,7 @@ class Nursery:
         groups = frozenset(os.getgroups()) if os.geteuid() else frozenset()  # workers of root are in none
         self.policy = Policy.of(first, spec.sandbox, spec.limits, groups)
         names = {number: name for name, number in syscall_table(platform.machine()).items()}
-        self._origin = Origin(spec.name, self.policy, names, spec.observer)
+        self._origin = Origin(spec.name, self.policy, names, spec.observer, spec.apart)
         off = [name for name, layer in first.layers.items() if layer.state == "off"]
         if off:
             log.warning("layers_off pool=%s layers=%s", spec.name, ",".join(off))

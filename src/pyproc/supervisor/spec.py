@@ -19,9 +19,9 @@ class Observer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class WorkerSpec:
-    """`script` is the absolute path, `source` its text; `solo`: a boot for each worker instead of a zygote's fork;
-    `intensity` deaths within `period` seconds break the pool for one period. `observer`: of a throw-away pool in which a policy
-    is learnt; no option of a pool leads here."""
+    """`script` is the absolute path, `source` its text; `solo`: a boot for each worker instead of a zygote's fork; `apart`: no worker
+    may find what another one left in what the import made; `intensity` deaths within `period` seconds break the pool for one period.
+    `observer`: of a throw-away pool in which a policy is learnt; no option of a pool leads here."""
 
     name: str
     script: str
@@ -33,6 +33,7 @@ class WorkerSpec:
     python: str | None
     preload: tuple[str, ...]
     solo: bool
+    apart: bool = False
     intensity: int = 5
     period: float = 60.0
     observer: Observer | None = None

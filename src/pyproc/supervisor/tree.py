@@ -70,13 +70,14 @@ class Owner(Protocol):
 
 
 class Origin(NamedTuple):
-    """What all trees of a pool share: its name, what its processes are held to, system call numbers with their names, and who
-    observes them where a policy is being learnt."""
+    """What all trees of a pool share: its name, what its processes are held to, system call numbers with their names, who
+    observes them where a policy is being learnt, and whether the import may leave nothing that its workers share."""
 
     pool: str
     policy: Policy
     names: dict[int, str]
     observer: Observer | None
+    apart: bool
 
 
 class Tree:
@@ -88,7 +89,7 @@ class Tree:
         self._loop = loop
         self._dialogue = Dialogue()
         self.layers = frozenset(name for name, layer in plan.layers.items() if layer.state == "enforced")
-        self.attestation = Attestation(plan)
+        self.attestation = Attestation(plan, apart=origin.apart)
         self.doorkeeper = Doorkeeper(self, origin.names, origin.observer)
         self.pid = 0
         self.pidfd = -1

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pyproc.cli import output, program
+from pyproc.cli.pingpong import PingPong
 from pyproc.errors import ConfigError
 
 SCRIPT = """
@@ -458,6 +459,17 @@ def test_error_that_cannot_be_told_keeps_its_exit_code(script: str, redirection:
 
 def test_log_that_cannot_be_written_keeps_the_exit_code(script: str) -> None:
     assert redirected("2>/dev/full", "call", "--worker", script, "boom", "--log") == (1, "", "")
+
+
+def test_attacks_need_no_standard_error(script: str) -> None:
+    code, out, _ = redirected("2>&-", "attack", "--attack", "resources.limit-by-prlimit", "--no-controls")
+    assert code == 0 and out.endswith("the sandbox holds\n")
+
+
+def test_the_peer_of_a_measurement_is_out_of_reach_of_ctrl_c() -> None:
+    """A terminal sends its interrupt to the group in the foreground."""
+    with PingPong(b"x", b"y") as made:
+        assert os.getpgid(made._peer.pid) != os.getpgid(0)
 
 
 def test_closed_streams_are_no_worker_s_channel(script: str) -> None:
