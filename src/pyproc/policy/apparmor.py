@@ -67,8 +67,9 @@ profile pyproc flags=(attach_disconnected) {{
   capability setgid,
   capability setfcap,
   capability kill,
-  # attesting: /proc/PID/environ of what runs in a user namespace of ours
+  # attesting: /proc/PID/environ of what runs in a user namespace of ours, under another uid if we are root
   capability sys_ptrace,
+  capability dac_read_search,
   /dev/null rw,
   signal (send, receive) peer=pyproc,
   signal (send) peer=pyproc//worker,
@@ -77,7 +78,8 @@ profile pyproc flags=(attach_disconnected) {{
 
   profile worker flags=(attach_disconnected) {{
     network unix,
-{denied.replace("  deny", "    deny")}    deny ptrace,
+{denied.replace("  deny", "    deny")}    deny ptrace (read, trace),
+    ptrace (readby, tracedby) peer=pyproc,
     signal (receive) peer=pyproc,
     signal (send, receive) peer=pyproc//worker,
 {SETUP}    # the program that boots is the interpreter again; no other program can be started
