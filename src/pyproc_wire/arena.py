@@ -137,6 +137,10 @@ class Sender:
         return at
 
 
+NOWHERE: Final = Sender(lambda: None)
+"""For a connection without an arena: nobody places anything in it."""
+
+
 class Receiver:
     """The end that reads. `limit` bounds what one message holds and refers to together, in bytes. `views`: arrays are lent, read-only,
     until `settle`; else copied."""

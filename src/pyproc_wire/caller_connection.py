@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 from msgspec import Raw
 
 from pyproc_wire.answers import failed, kind_of, ready_note
-from pyproc_wire.arena import Receiver, Sender
+from pyproc_wire.arena import NOWHERE, Receiver, Sender
 from pyproc_wire.codec import MESSAGEPACK, Codec, Encoded, reason
 from pyproc_wire.connection_state import (
     CALL,
@@ -100,7 +100,7 @@ class CallerConnection:
     ) -> None:
         self.codec = codec
         self.request_limit = request_limit
-        self._sender = sender
+        self._sender = NOWHERE if sender is None else sender
         self._prepare = codec.prepare if sender is None else codec.prepare_beside(sender)
         self._receiver = receiver
         self._decode_any: Callable[[Encoded], Any] | None = None
@@ -183,20 +183,17 @@ class CallerConnection:
         if id in self._open or id >> 64 or (deadline_ms or 0) >> 63 or not self._may_ask:
             self._refuse_request(id, deadline_ms)
         codec, sender = self.codec, self._sender
-        # beside an open call the arena is in use
-        prepare = self._prepare if not self._open else codec.prepare
+        prepare = codec.prepare if self._open else self._prepare  # beside an open call the arena is in use
         try:
             prepared: Any = prepare(body, 0) if type(body) is not Raw else body or MISSING
             payload = codec.encode_prepared(
                 Asking(id, method, prepared, deadline_ms, stream, tenant, principal), prepared, body
             )
             size = len(payload)
-            if sender is not None:
-                size += sender.placed
-            if size > self.request_limit:
-                raise _too_large(size, self.request_limit)
+            if (size + sender.placed if sender.touched else size) > self.request_limit:
+                raise _too_large(size + sender.placed, self.request_limit)
         finally:
-            if sender is not None and sender.touched:
+            if sender.touched:
                 sender.end()
         if stream:
             self._open[id] = PARTS_AHEAD
@@ -204,7 +201,7 @@ class CallerConnection:
             self._watch_for_brief()
         else:
             self._open[id] = NO_STREAM
-        return header(len(payload)) + payload
+        return header(size) + payload
 
     def withdraw(self, id: int) -> None:
         """Forget a request that was not sent; nothing if there is none."""

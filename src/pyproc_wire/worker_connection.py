@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import msgspec
 from msgspec import Raw
 
-from pyproc_wire.arena import Receiver, Sender
+from pyproc_wire.arena import NOWHERE, Receiver, Sender
 from pyproc_wire.codec import MESSAGEPACK, Codec, Encoded, reason
 from pyproc_wire.codes import WORKER_BOUNDS, WORKER_CODES
 from pyproc_wire.connection_state import CALL, NO_STREAM, PART, READY, SUCCESS, TO_WORKER, State, call_kind
@@ -70,7 +70,7 @@ class WorkerConnection:
         receiver: Receiver | None = None,
     ) -> None:
         self.codec = codec
-        self._sender = sender
+        self._sender = NOWHERE if sender is None else sender
         self._prepare = codec.prepare if sender is None else codec.prepare_beside(sender)
         self._receiver = Receiver(_no_arena, request_limit, views=True) if receiver is None else receiver
         self._decode_any = codec.decoder_beside(self._receiver, Any)
@@ -269,21 +269,18 @@ class WorkerConnection:
         if id not in self._open or not self._hears:
             self._may_answer(id, SUCCESS)
         codec, sender = self.codec, self._sender
-        # beside another open call the arena may be in use
-        prepare = self._prepare if len(self._open) == 1 else codec.prepare
+        prepare = self._prepare if len(self._open) == 1 else codec.prepare  # beside another open call the arena may be in use
         try:
             prepared = prepare(value, 0)
             payload = codec.encode_prepared(Success(id, True, prepared, output), prepared, value)
             size = len(payload)
-            if sender is not None:
-                size += sender.placed
-            if size > self.response_limit:
-                self._refuse_size(size, SUCCESS)
+            if (size + sender.placed if sender.touched else size) > self.response_limit:
+                self._refuse_size(size + sender.placed, SUCCESS)
         finally:
-            if sender is not None and sender.touched:
+            if sender.touched:
                 self._end_placing(sender)
         del self._open[id]
-        return header(len(payload)) + payload
+        return header(size) + payload
 
     def part(self, id: int, value: object) -> bytes:
         """One frame with a part of stream `id`. Raises as `success` does, and when `window(id)` is 0."""
@@ -333,7 +330,7 @@ class WorkerConnection:
 
     def _closing(self, id: int | None, failure: Any) -> bytes:
         raw = frame(self.codec.encode(failure))
-        if self._sender is not None and self._sender.touched:
+        if self._sender.touched:
             self._end_placing(self._sender)
         if id is not None:
             del self._open[id]

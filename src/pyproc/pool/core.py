@@ -64,6 +64,7 @@ class Core:
         self.owner = os.getpid()
         self._max_requests = self.options.max_requests
         self.placed = Placed()
+        self._blocks = self.placed.blocks
         self._functions: dict[str, Any] = {}
         self._sender: FunctionSender | None = None
         self._making_sender = threading.Lock()
@@ -203,7 +204,7 @@ class Core:
             except CallError as error:
                 self.ledger.reject(error)
                 raise
-        if self.placed:
+        if self._blocks:
             return placed.take(self.placed, self.checkout, body), span
         return self.checkout.take(), span
 
