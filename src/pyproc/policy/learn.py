@@ -66,7 +66,7 @@ class Learner:
         with self._folder:
             state, rounds = self._ask()
             goal = self._ordinary(state)
-            if goal.failure and not state.parts:  # nothing that a policy could mend
+            if goal.failure and not state.parts and not self._refused:  # nothing that a policy could mend
                 raise ConfigError(goal.failure)
             again = self._ordinary(state)
             exact = goal.ended == again.ended
