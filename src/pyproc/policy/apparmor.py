@@ -34,6 +34,8 @@ SETUP = """\
     umount,
     pivot_root,
     owner /proc/*/{uid_map,gid_map,setgroups} w,
+    # the keeper removes a pool's empty control groups, whose mount it no longer sees
+    /**/pyproc-*/{,**/} rw,
     /tmp/ r,
     /tmp/** w,
     /proc/*/** r,
@@ -70,6 +72,8 @@ profile pyproc flags=(attach_disconnected) {{
   # attesting: /proc/PID/environ of what runs in a user namespace of ours, under another uid if we are root
   capability sys_ptrace,
   capability dac_read_search,
+  # a worker's own limit of tasks, set from outside
+  capability sys_resource,
   /dev/null rw,
   signal (send, receive) peer=pyproc,
   signal (send) peer=pyproc//worker,
