@@ -274,7 +274,7 @@ class CallerConnection:
         try:
             for payload in payloads:
                 event = self._event(payload)
-                if type(event) is list:
+                if isinstance(event, list):
                     events += event
                 else:
                     events.append(event)

@@ -44,8 +44,7 @@ from pyproc_wire.connection import (
 from pyproc_wire.errors import RemoteProtocolError, printable
 from pyproc_wire.limits import READY_BYTES, RECV_BYTES
 from pyproc_wire.messages import LinkRequest
-from pyproc_worker import arena, stdio, streams
-from pyproc_worker import batch
+from pyproc_worker import arena, batch, stdio, streams
 from pyproc_worker import call as calls
 from pyproc_worker.call import Call
 from pyproc_worker.channel import Channel
@@ -138,7 +137,10 @@ class Server:
                         break
                 while early and not self._ended:
                     event = early.popleft()
-                    frame = self._refuse(event) if isinstance(event, BadRequest) else self._batch(event) if event.batch else answer(event)
+                    if isinstance(event, BadRequest):
+                        frame = self._refuse(event)
+                    else:
+                        frame = self._batch(event) if event.batch else answer(event)
                     self.connection.settle()  # only here: a brief request refers to nothing
                     send(frame)
             if self._breach is not None:
