@@ -46,39 +46,44 @@ class Batch:
 
     def run(self, bodies: list[Any]) -> Failure | None:
         """Answer items until the turn is over; why the others are not wanted any more, if that is so."""
-        server, registry, function, request, tally = self._server, self._registry, self._function, self._request, self._tally
-        timeout, check, look, event = function.timeout, function.check, server.look, function.wants_event
-        present, results = calls, self._results
-        now = monotonic()
+        server, registry, function, tally = self._server, self._registry, self._function, self._tally
+        check, run, send, results, clock = function.check, function.run, self._send, self._results, monotonic
+        if function.wants_event:
+
+            def run(value: Any) -> Any:
+                return server.watched(function, value, call)
+
+        add, unfinished, errors = results.append, UNFINISHED, function.public_errors
+        now = clock()
         flush_at, end_at = now + SLICE_SECONDS, now + TURN_SECONDS
-        for item, body in enumerate(bodies[: request.batch]):
+        calls.present = call = Call(self._request, function.timeout, server.look, now, item=0)
+        for body in bodies[: self._request.batch]:
             registry.handled += 1
-            present.present = call = Call(request, timeout, look, now, item=item)
-            failure: Failure | None = None
             try:
                 value = body if check is None else check(body)
             except BaseException as error:  # noqa: BLE001 - the check of a type may be the script's own code
-                failure = refused_body(error, function.public_errors)
+                send(call, refused_body(error, errors))
             else:
                 try:
-                    result = server.watched(function, value, call) if event else function.run(value)
-                    if type(result) in UNFINISHED:
+                    result = run(value)
+                    if type(result) in unfinished:
                         result = server.finish(call, result)
-                    results.append(result)
+                    add(result)
                 except BaseException as error:  # noqa: BLE001 - whatever a function raises is the answer to its call
-                    failure = classify(error, call=call, public_errors=function.public_errors)
-            now = monotonic()
-            if failure is not None or now >= flush_at:
-                self._send(call, failure)
+                    send(call, classify(error, call=call, public_errors=errors))
+            call.item += 1  # type: ignore[operator]
+            call.since = now = clock()
+            if now >= flush_at:
+                send(call, None)
                 call.look()
-                now = monotonic()
+                call.since = now = clock()
                 flush_at = now + SLICE_SECONDS
-            if call.cancelled:
-                return Failure("cancelled", "call was cancelled", public=True)
-            if now >= end_at or tally.touched:
+                if now >= end_at:
+                    break
+            if tally.touched or call.cancelled:
                 break
-        self._send(call, None)
-        return None
+        send(call, None)
+        return Failure("cancelled", "call was cancelled", public=True) if call.cancelled else None
 
     def _send(self, call: Call, failure: Failure | None) -> None:
         """What is finished. Where it cannot be carried as one list it is sent one by one, as each would be alone."""

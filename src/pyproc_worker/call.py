@@ -40,7 +40,7 @@ class Call(Struct, eq=False):
     _request: LinkRequest
     _timeout: float | None
     _look: Callable[[], None]
-    _since: float
+    since: float
     cancelled: bool = False
     event: threading.Event | None = None
     notify: Callable[[], None] | None = None
@@ -89,7 +89,7 @@ class Call(Struct, eq=False):
         if self._request.deadline_ms is not None:
             told = self._request.deadline_ms / 1000
             left = told if left is None else min(left, told)
-        return None if left is None else self._since + left
+        return None if left is None else self.since + left
 
     @property
     def allowed(self) -> str:
