@@ -196,22 +196,25 @@ class Batch(Submission):
         bodies = MESSAGEPACK.decode(self.sealed, list[Raw])[-left:]
         try:
             worker, span = core.await_again(self.method, self._span)
-        except CallError:
-            self._open -= 1
+        except CallError as error:
+            for _ in range(left - 1):  # it was counted itself
+                core.ledger.count(error.code)
+            self._open = 0
             raise
         body = bodies[0] if alone else Raw(MESSAGEPACK.encode(bodies))
         try:
-            if not alone:
-                return self._turn(worker, self._begin_batch(worker, body, 0))
-            frame = core.begin(worker, self.method, body, span, False)
-        except CallError:
-            raise
+            frame = core.begin(worker, self.method, body, span, False) if alone else self._begin_batch(worker, body, 0)
         except BaseException as error:
             self._open -= 1
             core.not_begun(worker, span, error)
             raise
+        if not alone:
+            return self._turn(worker, frame)
         self._open -= 1
-        self.arrivals.put([converse(core, worker, frame)])
+        try:
+            self.arrivals.put([converse(core, worker, frame)])
+        except CallError as error:
+            self.arrivals.put(error)
         return True
 
 
