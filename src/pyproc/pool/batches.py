@@ -34,7 +34,7 @@ from pyproc.pool.converse import converse
 from pyproc.pool.core import Core
 from pyproc.pool.futures import Submission
 from pyproc.supervisor.state import Worker
-from pyproc_wire.connection import MESSAGEPACK, Answered, Succeeded
+from pyproc_wire.connection import MESSAGEPACK, Answered, Failed, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
 from pyproc_wire.limits import BATCH_ITEMS
 
@@ -74,6 +74,7 @@ class Batch(Submission):
         self.sealed = Raw(b"")
         self.arrivals: SimpleQueue[list[Any] | CallError | None] = SimpleQueue()
         self.unwanted = False
+        self.waits_again = items > 1
         self._pace = pace
         self._open = 0  # items that were accepted and not counted, besides one that waits
         self._asked = 0  # items that the worker was asked for
@@ -150,11 +151,11 @@ class Batch(Submission):
                         answered += self._answered(worker, event)
                         worker.deadline = monotonic() + seconds
                         continue
-                    with core.losing(worker):
-                        if worker.connection.mid_frame:
-                            raise RemoteProtocolError("bytes follow the answer")
-                        output = event.output  # type: ignore[union-attr]
-                    if output:
+                    if not isinstance(event, Succeeded | Failed):
+                        raise core.lost(worker)
+                    if worker.connection.mid_frame:
+                        raise core.lost(worker, RemoteProtocolError("bytes follow the answer"))
+                    if event.output:
                         core.supervisor.drain(worker)
                     worker.calls += max(0, answered - 1)
                     core.give_back(worker)

@@ -30,7 +30,10 @@ Callback = Callable[[Future[Any]], object]
 
 
 class Submission(Future[Any]):
-    """One call. `waiter` while it stands in the queue, else `begun`: its worker and its frame."""
+    """One call. `waiter` while it stands in the queue, else `begun`: its worker and its frame. `waits_again`: its thread may wait for
+    a worker, and cannot keep another call that has one."""
+
+    waits_again = False
 
     def __init__(self, core: Core, method: str) -> None:
         super().__init__()
@@ -184,7 +187,7 @@ class Submissions:
             if call.done():
                 return  # the executor kept what it could not start a thread for
             room: list[Submission] = []
-            self._here.next = room
+            self._here.next = None if call.waits_again else room
             callbacks = call.settle()
             self._here.next = None
             if room and callbacks:
