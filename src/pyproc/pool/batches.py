@@ -38,6 +38,7 @@ from pyproc_wire.connection import MESSAGEPACK, Answered, Failed, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
 from pyproc_wire.limits import BATCH_ITEMS
 
+FIRST_ITEMS = 1  # what an item takes is not known then
 TURN_SECONDS = 0.01  # a batch is meant to take so long: others wait for its worker
 BATCH_BYTES = 1 << 18  # requests and answers of one batch, about
 SLICE_SECONDS = 0.005  # an answer may be kept back for so long, by a worker that has more to do
@@ -57,7 +58,7 @@ class Pace:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit or BATCH_ITEMS
-        self.size = 1
+        self.size = min(FIRST_ITEMS, self.limit)
 
     def told(self, items: int, seconds: float, octets: int) -> None:
         """How a batch went."""
