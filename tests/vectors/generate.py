@@ -40,6 +40,11 @@ def calls(*ids: int, stream: bool = False) -> list[dict[str, Any]]:
     return [{"id": id, "stream": stream} for id in ids]
 
 
+def batch(items: int) -> list[dict[str, Any]]:
+    """Call 1, which asks for `items` items."""
+    return [{"id": 1, "stream": False, "batch": items}]
+
+
 def caller(title: str, raw: bytes, open_calls: list[dict[str, Any]], *, ready: bool = True, **then: Any) -> Any:
     return raw, {"title": title, "role": "caller", "ready": ready, "calls": open_calls, **then}
 
@@ -302,6 +307,23 @@ VALID = [
             event("BadRequest", id=None, code="invalid_argument"),
         ],
     ),
+    worker(
+        "a batch",
+        packed({"id": 1, "method": "add", "body": [1, 2], "batch": 2}),
+        events=[event("Called", id=1, method="add", body=[1, 2], batch=2)],
+    ),
+    caller(
+        "a batch, answered in parts and not to its end",
+        packed({"id": 1, "part": {"results": [1, 2]}}, {"id": 1, "part": {"value": [3]}}, {"id": 1, "ok": True, "body": None}),
+        batch(4),
+        events=[event("Answered", id=1, values=[1, 2]), event("Answered", id=1, values=[[3]]), event("Succeeded", id=1, body=None)],
+    ),
+    caller(
+        "the failure of an item",
+        packed({"id": 1, "part": {"failure": {"error": "broke", "code": "function_failed"}}}),
+        batch(1),
+        events=[event("Answered", id=1, values=[])],
+    ),
 ]
 
 ANSWER = {"id": 1, "ok": True, "body": 3}
@@ -446,6 +468,10 @@ INVALID = [
         said({"id": 1, "method": "m", "headers": {"a": 1}}),
         code="invalid_argument",
     ),
+    caller("more answers than items", packed({"id": 1, "part": {"results": [1, 2]}}), batch(1), code="invalid_argument"),
+    caller("a batch that ends with no answer", packed({"id": 1, "ok": True, "body": None}), batch(1), code="invalid_argument"),
+    caller("a part of a batch that is no map", packed({"id": 1, "part": [1]}), batch(1), code="invalid_argument"),
+    server("a batch that a client asks for", said({"id": 1, "method": "m", "body": [1], "batch": 1}), code="invalid_argument"),
 ]
 
 

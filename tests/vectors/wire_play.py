@@ -27,6 +27,8 @@ FIELDS = (
     "body",
     "deadline_ms",
     "stream",
+    "batch",
+    "values",
     "tenant",
     "principal",
     "code",
@@ -68,7 +70,7 @@ def opened(expected: dict[str, Any]) -> CallerConnection | WorkerConnection:
     if expected["ready"]:
         caller.receive(ready_frame())
         for call in expected["calls"]:
-            caller.request(call["id"], "add", None, stream=call["stream"])
+            caller.request(call["id"], "add", None, stream=call["stream"], batch=call.get("batch", 0))
     return caller
 
 

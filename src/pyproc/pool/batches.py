@@ -20,8 +20,8 @@ has not begun the others.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import chain, islice
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any
@@ -81,15 +81,15 @@ class Batch(Submission):
         self._asked = 0  # items that the worker was asked for
         self._span = Span.of(1)
 
-    def results(self) -> Iterator[Any]:
-        """Its results as they come. Raises the first error, in its place."""
+    def results(self) -> Iterator[list[Any]]:
+        """Its results as they come, some at a time. Raises the first error, in its place."""
         for arrival in iter(self.arrivals.get, None):
             if type(arrival) is not list:
                 raise arrival
-            yield from arrival
+            yield arrival
         single = self.result()
         if self.items == 1:
-            yield single
+            yield [single]
 
     def set_result(self, result: Any) -> None:
         """As Future's."""
@@ -220,11 +220,28 @@ class Batch(Submission):
         return True
 
 
+class Results(chain[Any]):
+    """What `Pool.map` gives. A chain of lists, as a generator that gives each item costs as much as an item of a batch."""
+
+    lists: Generator[list[Any], None, None]
+
+    @classmethod
+    def of(cls, lists: Generator[list[Any], None, None]) -> Results:
+        """The items of `lists`, as they come."""
+        made: Results = cls.from_iterable(lists)  # type: ignore[assignment]
+        made.lists = lists
+        return made
+
+    def close(self) -> None:
+        """Nothing more is sent, and what waits is cancelled; results that have arrived can still be taken."""
+        self.lists.close()
+
+
 def results(
     core: Core, submit: Callable[[Batch, Any, float | str | None], Batch], method: str, bodies: Iterable[Any],
     timeout: float | str | None,
-) -> Iterator[Any]:
-    """What `Pool.map` gives."""
+) -> Generator[list[Any], None, None]:
+    """The results in order, some at a time."""
     pace, window, source = Pace(core.options.max_requests), deque[Batch](), iter(bodies)
     bound, taken = 2 * core.options.spec.workers, list[Any]()
     try:

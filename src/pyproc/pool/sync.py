@@ -151,7 +151,7 @@ class Pool:
     def map(self, method: str, bodies: Iterable[Any], *, timeout: float | str | None = None) -> Iterator[Any]:
         """The results in order. Calls that take little time travel together, in batches; twice as many batches as workers are in
         flight at most, and no more than find room in the queue. The first error is raised in its place."""
-        return batches.results(self._core, self._submit, method, bodies, timeout)
+        return batches.Results.of(batches.results(self._core, self._submit, method, bodies, timeout))
 
     def executor(self) -> Executor:
         """A concurrent.futures.Executor that runs ordinary functions in this pool's workers; what they return comes as data. All
