@@ -20,7 +20,8 @@ class Observer(Protocol):
 @dataclasses.dataclass(frozen=True)
 class WorkerSpec:
     """`script` is the absolute path, `source` its text; `solo`: a boot for each worker instead of a zygote's fork;
-    `intensity` deaths within `period` seconds break the pool for one period. `observer`: of a throw-away pool in which a policy
+    `parked`: the most workers
+    that wait beyond those, for isolation by call; `intensity` deaths within `period` seconds break the pool for one period. `observer`: of a throw-away pool in which a policy
     is learnt; no option of a pool leads here."""
 
     name: str
@@ -33,6 +34,7 @@ class WorkerSpec:
     python: str | None
     preload: tuple[str, ...]
     solo: bool
+    parked: int = 0
     intensity: int = 5
     period: float = 60.0
     observer: Observer | None = None
