@@ -20,9 +20,8 @@ class Observer(Protocol):
 @dataclasses.dataclass(frozen=True)
 class WorkerSpec:
     """`script` is the absolute path, `source` its text; `solo`: a boot for each worker instead of a zygote's fork;
-    `parked`: the most workers
-    that wait beyond those, for isolation by call; `intensity` deaths within `period` seconds break the pool for one period. `observer`: of a throw-away pool in which a policy
-    is learnt; no option of a pool leads here."""
+    `parked`: the most workers that wait beyond those, for isolation by call; `intensity` deaths within `period` seconds break the
+    pool for one period. `observer`: of a throw-away pool in which a policy is learnt; no option of a pool leads here."""
 
     name: str
     script: str
