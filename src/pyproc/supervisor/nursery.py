@@ -55,4 +55,5 @@ class Nursery:
             sandbox=spec.sandbox, limits=spec.limits, interpreter=self._interpreter, granted=self._granted,
             landlock_abi=self._abi, environment=spec.environment, script=spec.script, source=spec.source,
             preload=spec.preload, workers=1 if spec.solo else spec.workers + spec.parked, ordinal=ordinal,
+            warm=spec.parked > 0,
             solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=self._cgroups)
