@@ -12,7 +12,7 @@ from __future__ import annotations
 FIRST = 2  # parked from the beginning, as nothing is known then: the next call's, while the one after it is forked
 SPARE, PER_WORKER = 8, 4
 PERIOD_SECONDS = 10.0  # between two looks at what was not used
-PRIVATE_BYTES = 16 << 20  # counted for a parked worker; measured are 1.1 MiB of its own, and tables of its pages grow with what is loaded
+PRIVATE_BYTES = 16 << 20  # counted for a parked worker; measured are 1.1 MiB of its own, and a table of pages
 MEMORY_SHARE = 4  # a quarter of the available memory of the machine may be parked
 DESCRIPTORS = 8  # of a worker: six of its channel, arenas and output, a pidfd, and one more while it starts
 DESCRIPTORS_SHARE = 2  # half of what `ulimit -n` leaves; the rest is the program's own
