@@ -35,6 +35,7 @@ from pyproc_wire.connection import (
     BadRequest,
     BriefRequest,
     Called,
+    CallerConnection,
     CancelRequested,
     ConnectionClosed,
     CreditGranted,
@@ -49,7 +50,7 @@ from pyproc_worker import call as calls
 from pyproc_worker.call import Call
 from pyproc_worker.channel import Channel
 from pyproc_worker.failure import Failure, classify, refused_body, unsendable
-from pyproc_worker.registry import Function, Registry
+from pyproc_worker.registry import HEALTH, Function, Registry
 from pyproc_worker.streams import UNFINISHED
 
 if TYPE_CHECKING:
@@ -93,6 +94,24 @@ def prepare(
             server.close()
 
     return go_on
+
+
+def rehearsal(channel: Channel, registry: Registry) -> Callable[[], None]:
+    """Answers `health`, of which no script has its own, to nobody, on a connection of its own. The first call of a process that was
+    forked copies each page that it writes to, which takes longer than the call: who waits for one has done that before."""
+    connection = WorkerConnection()
+    server = Server(channel, registry, connection, stdio.install())
+    caller = CallerConnection()
+    caller.receive(connection.ready(registry.describe()))
+    frame = caller.request(1, HEALTH, None, 1000, False)
+
+    def rehearse() -> None:
+        request = connection.brief(frame)
+        if request is not None:
+            with server._lock:
+                server._answer(request)
+
+    return rehearse
 
 
 class Server:

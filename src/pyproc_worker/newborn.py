@@ -17,6 +17,7 @@ import os
 import traceback
 from collections.abc import Callable
 from errno import EBADF
+from functools import partial
 from typing import NoReturn
 
 from pyproc_wire.places import ANSWERS, ARENA_ANSWERS, ARENA_REQUESTS, GREETING, REQUESTS
@@ -25,7 +26,7 @@ from pyproc_worker.channel import Channel
 from pyproc_worker.entropy import reseed
 from pyproc_worker.jail import libc
 from pyproc_worker.jail.worker import LENT, REHEARSALS, Confinement
-from pyproc_worker.loop import prepare
+from pyproc_worker.loop import prepare, rehearsal
 from pyproc_worker.registry import current
 
 PLACES = (1, 2, ANSWERS, REQUESTS, GREETING, ARENA_REQUESTS, ARENA_ANSWERS)  # of what is lent, in its order
@@ -73,15 +74,19 @@ class Newborn:
             os._exit(code)  # whatever came: nobody else's code goes on in this process
 
 
-def serving(limits: dict[str, int], channel: Channel | None = None) -> Callable[[], None]:
-    """The rest of a worker's life on `channel`, or in PLACES, prepared."""
-    return prepare(channel or Channel(REQUESTS, ANSWERS, GREETING), current, request_limit=limits["request"],
-                   response_limit=limits["response"], settle=_settle)
+def serving(limits: dict[str, int], channel: Channel | None = None, *, warm: bool = False) -> Callable[[], None]:
+    """The rest of a worker's life on `channel`, or in PLACES, prepared. `warm`: it is parked, and rehearses its first call."""
+    channel = channel or Channel(REQUESTS, ANSWERS, GREETING)
+    settle = partial(_settle, rehearsal(channel, current)) if warm else _settle
+    return prepare(channel, current, request_limit=limits["request"],
+                   response_limit=limits["response"], settle=settle)
 
 
-def _settle() -> None:
+def _settle(rehearse: Callable[[], None] | None = None) -> None:
     reseed()
     gc.enable()
+    if rehearse is not None:
+        rehearse()
 
 
 def keep_places() -> None:

@@ -53,7 +53,7 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket, confinement
         if confinement is not None:
             rehearse(limits, confinement)
         keep_stdin()
-        newborn = Newborn(serving(limits), confinement)
+        newborn = Newborn(serving(limits, warm=plan["warm"]), confinement)
     except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is answered or logged
         text = "".join(traceback.format_exception(error))[-REPORT_BYTES:]
         send_frame(control, {"failed": {"text": text, "refused": _refused(error)}})

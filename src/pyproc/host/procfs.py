@@ -255,3 +255,12 @@ def _told(error: OSError, path: str) -> OSError:
     if isinstance(error, PermissionError):
         return Unreadable(error.errno, f"{path} may not be read: {os.strerror(error.errno or 0)}")
     return OSError(error.errno, f"{path} cannot be read: {os.strerror(error.errno or 0)}")
+
+
+def available_memory() -> int:
+    """Bytes that new processes may use on this machine without swapping, as the kernel estimates."""
+    with open("/proc/meminfo", "rb") as file:
+        for line in file:
+            if line.startswith(b"MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 0

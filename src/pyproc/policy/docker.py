@@ -14,6 +14,7 @@ import shlex
 
 from pyproc.policy import head
 from pyproc.policy.subject import Policy
+from pyproc.supervisor.park import PRIVATE_BYTES
 
 SECCOMP_FILE = "pyproc-service.json"
 IMAGE = "pyproc"
@@ -25,8 +26,7 @@ LOST = ("what a container takes away: the cgroup layer, as its control groups ar
 
 def options(policy: Policy) -> list[str]:
     """The options, in the order of their meaning. Raises ConfigError for paths that cannot be written."""
-    memory = policy.workers * policy.limits.memory + RESERVE
-    tasks = policy.workers * (policy.limits.threads + policy.limits.processes) + TASKS
+    memory, tasks = bytes_of(policy), (policy.workers + policy.parked) * (policy.limits.threads + policy.limits.processes) + TASKS
     found = ["--read-only", f"--user={UID}:{UID}", "--cap-drop=ALL", "--security-opt=no-new-privileges",
              f"--security-opt=seccomp={SECCOMP_FILE}", "--security-opt=apparmor=unconfined", "--network=none", "--ipc=private",
              f"--memory={memory}b", f"--memory-swap={memory}b", f"--pids-limit={tasks}",
@@ -34,6 +34,11 @@ def options(policy: Policy) -> list[str]:
     if policy.limits.cpus:
         found.append(f"--cpus={policy.workers * policy.limits.cpus:g}")
     return found + [f"--mount={mount(path)}" for path in policy.listed]
+
+
+def bytes_of(policy: Policy) -> int:
+    """What the container may use: workers as much as they may, parked ones what they have of their own."""
+    return policy.workers * policy.limits.memory + policy.parked * min(policy.limits.memory, PRIVATE_BYTES) + RESERVE
 
 
 def mount(path: str) -> str:

@@ -20,7 +20,7 @@ PROFILE_PATH = "profiles/pyproc-service.json"
 def render(policy: Policy) -> str:
     """The pod as YAML."""
     limits = policy.limits
-    memory = policy.workers * limits.memory + docker.RESERVE
+    memory = docker.bytes_of(policy)
     text = head.comment(policy, "Kubernetes pod", *docker.LOST, head.NOT_ENFORCED + " here: the node enforces it",
                         f"put the output of `--part seccomp` on each node as {PROFILE_PATH}, below the kubelet's folder seccomp")
     cpu = f"\n          cpu: {quoted(f'{round(1000 * policy.workers * limits.cpus)}m')}" if limits.cpus else ""

@@ -30,6 +30,7 @@ class Policy:
     pool: str
     script: str | None
     workers: int
+    parked: int
     profile: str
     source: Profile
     rules: Profile
@@ -56,6 +57,7 @@ def of(version: str, spec: WorkerSpec, profile: Profile, interpreter: Interprete
     first, last = (FIRST_WORKER_UID, FIRST_WORKER_UID + WORKER_UIDS - 1) if root else (plan.host_uid, plan.host_uid)
     return Policy(
         version=version, pool=spec.name, script=None if spec.script == "/" else spec.script, workers=spec.workers,
+        parked=spec.parked,
         profile=spec.sandbox.profile, source=profile, rules=derive.worker_rules(profile),
         filter_sha256=hashlib.sha256(template).hexdigest(), interpreter=interpreter, program=program,
         readable=tuple(mount["target"] for mount in mounts if "ro" in mount["flags"]),

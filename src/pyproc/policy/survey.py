@@ -51,4 +51,5 @@ def _planned(spec: WorkerSpec, found: interpreter.Interpreter, granted: Mapping[
     return plan.build(
         sandbox=spec.sandbox, limits=spec.limits, interpreter=found, granted=granted, landlock_abi=abi,
         environment=spec.environment, script=spec.script, source=spec.source, preload=spec.preload,
-        workers=1 if spec.solo else spec.workers, ordinal=0, solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=[])
+        workers=1 if spec.solo else spec.workers + spec.parked, ordinal=0,
+        solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=[])

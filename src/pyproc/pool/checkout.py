@@ -8,12 +8,17 @@ No worker is lost to a signal handler that raises (Ctrl-C). CPython runs handler
 and at a backward jump, and not in the step of a `for`: `take` takes by one, so that the worker stands in a name at once. Who
 gives one back appends it in the same breath in which the call ends (`Core.over`).
 
+Where each call has a process of its own (`places`), workers are forked ahead. One that comes takes a place or is parked; whoever ends
+one frees its place, and a parked one takes that. So `idle` never holds more than may run, and `take` needs no look at it. Between two
+writes of that nothing is called, for the same reason; the lock may be taken again by a handler, or by a View that is collected.
+
 A wait ends once, by whoever calls `leave` first: with the worker that was given, or with None because the pool ended, the
 time was over, or the caller went.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections import deque
@@ -53,8 +58,13 @@ class Checkout:
     """The idle workers of a pool, and the calls that wait for one: at most `limit`, each accepted as it joins. Whoever appends to
     `idle` calls `match` then if there are `waiters`."""
 
-    def __init__(self, limit: int, ledger: Ledger) -> None:
+    def __init__(self, limit: int, ledger: Ledger, places: float = math.inf) -> None:
         self.limit = limit
+        self.parked: deque[Worker] = deque()
+        self._parkings = iter(self.parked.popleft, None)
+        self._vacant = places
+        self._placing = threading.RLock()
+        self._unused = 0
         self._ledger = ledger
         self.idle: deque[Worker] = deque()
         self._takings = iter(self.idle.pop, None)
@@ -84,6 +94,55 @@ class Checkout:
         self.idle.append(worker)
         if self.waiters:
             self.match()
+
+    def arrive(self, worker: Worker) -> bool:
+        """A new worker takes a place or is parked; whether a call waited for it that might have run."""
+        with self._placing:
+            awaited = self._vacant > 0 and bool(self.waiters)
+            worker.parked = True
+            self.parked.append(worker)
+            self._place()
+        if self.waiters:
+            self.match()
+        return awaited
+
+    def vacate(self, worker: Worker) -> bool:
+        """`worker` ended, or is ending and serves nobody any more: its place is a parked one's. Whether it was idle, or parked."""
+        with self._placing:
+            idle = self.withdraw(worker)
+            if worker.placed:
+                worker.placed = False
+                self._vacant += 1
+            elif worker.parked:
+                idle = True
+                worker.parked = False
+                with contextlib.suppress(ValueError):
+                    self.parked.remove(worker)
+            self._place()
+        if self.waiters:
+            self.match()
+        return idle
+
+    def unused(self) -> int:
+        """The fewest that were parked since this was asked last."""
+        with self._placing:
+            unused, self._unused = self._unused, len(self.parked)
+        return unused
+
+    def unpark(self) -> Worker | None:
+        """One that is parked, to be ended."""
+        with self._placing:
+            return next(self._parkings) if self.parked else None
+
+    def _place(self) -> None:
+        while self.parked and self._vacant > 0:
+            for worker in self._parkings:  # noqa: B007 - see above
+                break
+            self._vacant -= 1
+            worker.parked = False
+            worker.placed = True
+            self.idle.append(worker)
+        self._unused = min(self._unused, len(self.parked))
 
     def withdraw(self, worker: Worker) -> bool:
         """`worker` ended; whether it was idle. If somebody is using it, its channel tells them."""
@@ -156,6 +215,7 @@ class Checkout:
     def forget(self) -> None:
         """After a fork, in the child: nobody here waits or is lent."""
         self.idle.clear()
+        self.parked.clear()
         self.waiters.clear()
 
     def match(self) -> None:

@@ -56,7 +56,7 @@ class Core:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.ledger = Ledger()
-        self.checkout = Checkout(self.options.queue, self.ledger)
+        self.checkout = Checkout(self.options.queue, self.ledger, self.options.places)
         self.closed: PyprocError | None = None
         self.closing = False
         self.ears: Mapping[Worker, Ear] = {}
@@ -83,16 +83,24 @@ class Core:
 
     # Told by the supervisor.
 
-    def worker_ready(self, worker: Worker) -> None:
-        """A new worker can be lent."""
+    def worker_ready(self, worker: Worker) -> bool:
+        """A new worker can be lent; whether a call waited for it that might have run."""
         if self.supervisor.functions is not self._functions:
             self._functions, most = self.supervisor.functions, self.options.timeout
             self._spans = {name: Span.of(min(most, what["timeout"] or most)) for name, what in self._functions.items()}
-        self.checkout.give(worker)
+        return self.checkout.arrive(worker)
+
+    def unused(self) -> int:
+        """The workers that stayed parked since this was asked last."""
+        return self.checkout.unused()
+
+    def unpark(self) -> Worker | None:
+        """One that is parked, to be ended."""
+        return self.checkout.unpark()
 
     def worker_gone(self, worker: Worker) -> bool:
         """A worker ended; whether it was idle, so that nobody needs to know."""
-        return self.checkout.withdraw(worker)
+        return self.checkout.vacate(worker)
 
     def failed(self, error: PyprocError | None) -> None:
         """The pool cannot serve (or can again, with None): whoever is queued gets the error."""
@@ -363,7 +371,7 @@ class Core:
 
     def _lend_on(self, worker: Worker) -> None:
         """`worker` has just become idle."""
-        if worker.doomed is not None and self.checkout.withdraw(worker):
+        if worker.doomed is not None and self.checkout.vacate(worker):
             self._close_ended(worker)
         if self.checkout.waiters:
             self.checkout.match()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from pyproc.config.options import Limits, Restart, Sandbox
 from pyproc.config.units import parse_time
 from pyproc.config.values import QUEUE_MAX, REQUESTS_MAX, WORKERS_MAX, shown
 from pyproc.errors import ConfigError, ProtectionUnavailable
+from pyproc.supervisor import park
 from pyproc.supervisor.spec import WorkerSpec
 
 SOURCE_BYTES = 16 << 20  # a script beyond this is not a script
@@ -35,6 +37,11 @@ class Options:
     queue: int
     max_requests: int
     spec: WorkerSpec
+
+    @property
+    def places(self) -> float:
+        """Calls that may run at the same time, where more workers than that are kept."""
+        return self.spec.workers if self.isolation == "call" and not self.spec.solo else math.inf
 
 
 class PoolOptions(TypedDict, total=False):
@@ -101,11 +108,12 @@ def _read(
     if not isinstance(script, (str, os.PathLike)) or not isinstance(os.fspath(script), str) or not os.fspath(script):
         raise ConfigError(f"script is {shown(script)}; give the path of a Python file as text or as a pathlib.Path")
     path = os.path.abspath(os.fspath(script))
+    ahead = isolation == "call" and zygote  # without a zygote nothing can be forked
     spec = WorkerSpec(name=name, script=path, source="" if path == os.devnull else _source(path), workers=workers,
                       sandbox=Sandbox() if sandbox is None else sandbox, limits=Limits() if limits is None else limits,
                       environment=values.environment("env", env), python=values.interpreter("python", python),
-                      preload=preloaded, solo=not zygote, apart=isolation == "call", intensity=often.intensity,
-                      period=often.period)
+                      preload=preloaded, solo=not zygote, apart=isolation == "call",
+                      parked=park.bound(workers) if ahead else 0, intensity=often.intensity, period=often.period)
     return Options(name=name, isolation=isolation, timeout=parse_time("timeout", timeout), queue=queue,
                    max_requests=1 if isolation == "call" else max_requests, spec=spec)
 

@@ -17,13 +17,14 @@ import contextlib
 import logging
 import math
 import os
+import resource
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from pyproc.errors import SHUTDOWN, PyprocError, Unavailable
-from pyproc.host import cgroup, pidfd
+from pyproc.host import cgroup, pidfd, procfs
 from pyproc.sandbox import plan as plans
 from pyproc.sandbox.verdict import Policy
 from pyproc.supervisor.cancel import Cancel
@@ -33,6 +34,7 @@ from pyproc.supervisor.groups import Groups
 from pyproc.supervisor.loop import Loop
 from pyproc.supervisor.nursery import Nursery
 from pyproc.supervisor.output import Output
+from pyproc.supervisor.park import PERIOD_SECONDS, most
 from pyproc.supervisor.spec import WorkerSpec
 from pyproc.supervisor.starts import Patience, Starts
 from pyproc.supervisor.state import Population, Shared, Worker
@@ -47,7 +49,9 @@ TAKE_DOWN_SECONDS = 5.0
 class Pool(Protocol):
     """What the supervisor tells the pool, from its own thread."""
 
-    def worker_ready(self, worker: Worker) -> None: ...
+    def worker_ready(self, worker: Worker) -> bool: ...
+    def unused(self) -> int: ...
+    def unpark(self) -> Worker | None: ...
     def give_back(self, worker: Worker) -> None: ...
     def worker_gone(self, worker: Worker) -> bool: ...
     def overdue(self, now: float) -> float: ...
@@ -56,7 +60,8 @@ class Pool(Protocol):
 
 
 class Supervisor:
-    """Keeps `spec.workers` workers alive until `close`. `tried`: the one that was started after a broken period."""
+    """Keeps `spec.workers` workers alive until `close`, and some parked beyond them. `tried`: the one
+     that was started after a broken period."""
 
     def __init__(self, spec: WorkerSpec, pool: Pool) -> None:
         self.spec = spec
@@ -65,7 +70,7 @@ class Supervisor:
         self.tried: Worker | None = None
         self._pool = pool
         parents, refusal = cgroup.parents(also=("cpu",) if spec.limits.cpus else ())
-        self._population = Population(spec.workers)
+        self._population = Population(spec.workers, _parkable(spec))
         self._workers = self._population.workers
         self._ended = threading.Event()
         self._loop = Loop()
@@ -98,6 +103,8 @@ class Supervisor:
         """Boot; returns when the first worker serves. Raises what prevented it."""
         self._thread.start()
         self._loop.order(self._starts.boot)
+        if self.spec.parked:
+            self._loop.order(self._look_later)
         self._population.first.wait()
         error = self._population.broken
         if error is not None:
@@ -143,7 +150,7 @@ class Supervisor:
     def status(self) -> dict[str, Any]:
         """Workers, states, layers in force, deaths by reason."""
         workers = [{"name": w.name, "pid": w.pid, "calls": w.calls,
-                    "state": "ending" if w.doomed else "busy" if w.call_id or w.viewed else "idle"}
+                    "state": "ending" if w.doomed else "busy" if w.call_id or w.viewed else "parked" if w.parked else "idle"}
                    for w in sorted(self._workers, key=lambda w: w.name) if w.pid]
         layers = {name: {"state": layer.state, "wanted": layer.wanted, "detail": layer.detail}
                   for name, layer in self.layers.items()}
@@ -194,7 +201,9 @@ class Supervisor:
         log.debug("worker_started pool=%s worker=%s pid=%d", self.spec.name, worker.name, worker.pid)
         if self._ends.restart.trying:
             self.tried = worker
-        self._pool.worker_ready(worker)
+        if self._pool.worker_ready(worker):
+            self._population.park.missed()
+            self._adapt()
         self._population.first.set()
 
     def refused(self, worker: Worker | None) -> None:
@@ -212,6 +221,22 @@ class Supervisor:
     def spoke(self, source: str, text: bytes) -> None:
         """What a zygote wrote to its standard streams."""
         self._output.spoke(source, text)
+
+    def _adapt(self) -> None:
+        if not self._ends.restart.trying and self._population.broken is None:
+            self._population.wanted = self._population.full
+
+    def _look_at_parked(self) -> None:
+        """A period is over: one worker less is parked if more than one was not used."""
+        if self._population.park.passed(self._pool.unused()):
+            self._adapt()
+            worker = self._pool.unpark()
+            if worker is not None:
+                self.retire(worker)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        self._loop.later(PERIOD_SECONDS, self._look_at_parked)
 
     def _refill(self) -> None:
         if not self._population.closing and self._population.broken is None:
@@ -269,6 +294,14 @@ class Supervisor:
         self._ended.set()
         self._pool.failed(population.broken or Unavailable("the pool is closed", reason=SHUTDOWN))
         self._pool.ended()
+
+
+def _parkable(spec: WorkerSpec) -> int:
+    """The most workers to park, by what is free now."""
+    if not spec.parked:
+        return 0
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/proc/self/fd"))
+    return most(spec.workers, available=procfs.available_memory(), memory=spec.limits.memory, descriptors=descriptors)
 
 
 def _close(fd: int) -> None:

@@ -158,7 +158,7 @@ class Ends:
         """The worker that was tried after a broken period has come back from a call: start the others."""
         if self.restart.trying:
             self.restart.proven()
-            self._population.wanted = self._spec.workers
+            self._population.wanted = self._population.full
             self._refill()
 
     def broke(self, error: PyprocError) -> None:
@@ -194,7 +194,7 @@ class Ends:
 
     def _mend(self) -> None:
         living = sum(worker.doomed is None for worker in self._population.workers)
-        self._population.wanted = self.restart.try_one(self._spec.workers, living)
+        self._population.wanted = self.restart.try_one(self._population.full, living)
         self._population.broken = None
         self._pool.failed(None)
         self._refill()

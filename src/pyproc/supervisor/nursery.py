@@ -55,6 +55,6 @@ class Nursery:
         return plans.build(
             sandbox=spec.sandbox, limits=spec.limits, interpreter=self._interpreter, granted=self._granted,
             landlock_abi=self._abi, environment=spec.environment, script=spec.script, source=spec.source,
-            preload=spec.preload, workers=1 if spec.solo else spec.workers, ordinal=ordinal,
-            solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=self._cgroups,
+            preload=spec.preload, workers=1 if spec.solo else spec.workers + spec.parked, ordinal=ordinal,
+            solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=self._cgroups, warm=spec.parked > 0,
             keeps_the_dead=not pidfd.tells_of_the_reaped())

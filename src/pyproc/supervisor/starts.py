@@ -99,8 +99,7 @@ class Starts:
         try:
             outfit = Outfit(f"w{self._made + 1}", self._spec.limits.request, self._spec.limits.response)
         except OSError as error:
-            log.error("start_failed pool=%s cause=%s", self._spec.name, printable(str(error)))
-            self._owner.refused(None)
+            self._not_outfitted(error)
             return
         self._made += 1
         worker = Worker(tree, outfit, self._spec.limits.response, self._spec.limits.request)
@@ -114,6 +113,17 @@ class Starts:
             tree.started()  # the zygote is ending, and its keeper tells
         finally:
             outfit.lent()
+
+    def _not_outfitted(self, error: OSError) -> None:
+        population = self._population
+        spare = sum(worker.doomed is None for worker in population.workers) - self._spec.workers
+        if spare < 0:
+            log.error("start_failed pool=%s cause=%s", self._spec.name, printable(str(error)))
+            self._owner.refused(None)
+            return
+        log.warning("park_short pool=%s parked=%d cause=%s", self._spec.name, spare, printable(str(error)))
+        population.park.short(spare)  # all that may be lent are there, so that this is no death
+        population.wanted = min(population.wanted, population.full)
 
     def greeted(self, worker: Worker) -> None:
         """A new worker's first message: who is it, is it confined as planned, what does it expose."""
@@ -169,7 +179,7 @@ class Starts:
         """The walls stand and the script is not running yet: the import may use what the workers may."""
         if "cgroup" in tree.layers:
             try:
-                tree.group = self._groups.make(f"z{tree.pid}", self._spec.workers)
+                tree.group = self._groups.make(f"z{tree.pid}", self._spec.workers + self._spec.parked)
                 tree.group.add(tree.pid)
             except OSError as error:
                 self.tree_failed(tree, ProtectionUnavailable(f"layer cgroup: the zygote cannot join its group: {error}",

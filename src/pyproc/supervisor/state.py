@@ -1,6 +1,7 @@
 """What lives: one worker as the supervisor and the pool see it, and the population of one pool.
 
-The pool writes `deadline`, `call_id`, `method` and `calls` of a worker; nobody else does. The population belongs to the
+The pool writes `deadline`, `call_id`, `method`, `calls`, `placed` and `parked` of a worker; nobody else does. The population
+belongs to the
 supervision thread; other threads read copies of it.
 """
 
@@ -15,6 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from pyproc.supervisor.park import Park
 from pyproc_wire.connection import CallerConnection
 from pyproc_wire.limits import READY_BYTES
 
@@ -38,13 +40,14 @@ def _call_ids() -> Iterator[int]:
 
 class Worker:
     """`deadline`: time.monotonic() when the present call must be over, if there is one; `allowed`: seconds that it had as a whole;
-    `doomed`: why we killed it; `joined`: the process that entered the group; `late`: ends a start that takes too long; `holding`:
+    `doomed`: why we killed it; `joined`: the process that entered the group; `placed`: it has one of the pool's places;
+    `parked`: it waits for one; `late`: ends a start that takes too long; `holding`:
     the pidfd is not closed while it is held; `milestone`: the count of calls at which something is due; `ids`: of calls, which the
     worker cannot guess, so that an answer before its question fits none; `viewed`: its last result is being looked at where it lies."""
 
     __slots__ = ("abandoned", "allowed", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished",
-                 "group", "holding", "ids", "inner_pid", "joined", "late", "links", "method", "milestone", "name", "outputs", "pid",
-                 "pidfd", "spoken", "spoken_call", "tree", "viewed", "__weakref__")
+                 "group", "holding", "ids", "inner_pid", "joined", "late", "links", "method", "milestone", "name", "outputs", "parked",
+                 "pid", "pidfd", "placed", "spoken", "spoken_call", "tree", "viewed", "__weakref__")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
         self.name = outfit.name
@@ -76,20 +79,30 @@ class Worker:
         self.holding = threading.Lock()
         self.ids = _call_ids()
         self.viewed = False
+        self.placed = False
+        self.parked = False
 
 
 class Population:
-    """`wanted` workers are kept alive; `trees` live, those of `ending` have a keeper that has not ended yet; `broken`: why nothing
+    """`wanted` workers are kept alive, parked ones among them, `full` where no deaths are in the way;
+    `trees` live, those of `ending` have a keeper that has not ended yet; `broken`: why nothing
     is started any more; `first`: set when the first worker serves or it is clear that none will."""
 
-    def __init__(self, wanted: int) -> None:
-        self.wanted = wanted
+    def __init__(self, workers: int, parked: int = 0) -> None:
+        self._lent = workers
+        self.park = Park(parked)
+        self.wanted = self.full
         self.workers: set[Worker] = set()
         self.trees: list[Tree] = []
         self.ending: list[Tree] = []
         self.broken: PyprocError | None = None
         self.closing = False
         self.first = threading.Event()
+
+    @property
+    def full(self) -> int:
+        """The workers that may be lent at the same time, and those that are parked."""
+        return self._lent + self.park.size
 
 
 class Shared(NamedTuple):
