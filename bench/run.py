@@ -11,7 +11,7 @@ Rules:
 * "pinned": all processes on one core, the path of the processor alone: read it for ratios. "free": the scheduler chooses, and
   where it puts the worker is half of the result: read it for the feel.
 * A peer that is not installed, or fails, is named as such; nothing is left out in silence.
-* Nothing here is a test: no time fails anything. What guards the call path is tests/unit/pool/test_work_of_a_call.py.
+* Nothing here is a test: no time fails anything. What guards the call path is tests/integration/test_work_of_a_call.py (ADR 0016).
 """
 
 from __future__ import annotations
@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--show", type=Path, metavar="JSON", help="measure nothing, show this result")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the result into this folder")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the cells are ended on the way out
     options.write.parent.mkdir(parents=True, exist_ok=True)
     result = json.loads(options.show.read_text("utf-8")) if options.show else run(options)
     print(tables.text(result))

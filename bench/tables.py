@@ -129,8 +129,9 @@ def machine(result: dict[str, Any]) -> str:
     found = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return (f"{result['date']}: {found['processor']}, {found['cores']} cores, Linux {found['kernel']}, {found['python']}, "
-            f"{'root' if found['root'] else 'not root'}; {versions}; profile {found['profile']}; load before {found['load_before']}; "
-            f"{result['rounds']} rounds of {result['round_seconds']} s")
+            f"{'root' if found['root'] else 'not root'}; {versions}; profile {found['profile']}; load before {found['load_before']}"
+            + "".join(f", {load} in a run of its own for {', '.join(names)}" for names, load in result.get("runs_apart", []))
+            + f"; {result['rounds']} rounds of {result['round_seconds']} s")
 
 
 def text(result: dict[str, Any]) -> str:

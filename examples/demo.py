@@ -2,7 +2,7 @@
 
 Everything shown is measured or asked in this run; the exit status is 0 only if the model was right often enough, every
 attempt was refused, and every call after an attempt was answered. Colours and the moving bar need a terminal; without
-one, and on a dumb one, the same comes as plain text of 80 columns.
+one, and on a dumb one, the same comes as plain text of 80 columns. NO_COLOR leaves the terminal and takes the colours.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ATTEMPTS = (
 )
 SECRET = "the-password-in-the-worker"  # the bait: it must not come back
 GREYS = 16  # the darkest grey value of a scan
-SCANS_A_ROW = 4
+SCANS_A_ROW, SCAN_COLUMNS = 4, 18  # at most, and what one takes of the screen
 
 
 class Job(NamedTuple):
@@ -66,8 +66,7 @@ def main() -> int:
         right = sum(answer == digit for answer, digit in zip(job.answers, truth, strict=True))
         console.print(numbers(job, right, ready, pool.status()["layers"]))
         refused, answered = attempts(console, pool, causes, scans[0].tolist(), job.answers[0])
-    console.print(picture(digits.images[half:], job.answers, truth, colour=console.color_system is not None,
-                          blocks=console.encoding.startswith("utf")))
+    console.print(picture(console, digits.images[half:], job.answers, truth))
     console.print(confusion(job.answers, truth))
     console.print(f"[bold]{right} of {len(truth)}[/] scans right; [bold]{refused} of {len(ATTEMPTS)}[/] attempts refused; "
                   f"[bold]{answered} of {len(ATTEMPTS)}[/] next calls answered.")
@@ -86,7 +85,7 @@ def classify(console: Console, pool: Pool, scans: list[list[float]]) -> Job:
         return int(answer)
 
     answers: list[int] = []
-    columns = (TextColumn("classifying the held-out half"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("classifying"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn())
     begun = time.perf_counter()
     with ThreadPoolExecutor(WORKERS) as threads, Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(scans))
@@ -117,7 +116,7 @@ def attempts(console: Console, pool: Pool, causes: list[str], scan: list[float],
     """Try each way out, and after each one an ordinary call; how many were refused, how many calls answered."""
     table = Table(box=SIMPLE_HEAD, title="A tour of refusals", title_justify="left")
     for heading in ("the worker tries to", "the caller gets", "the log says", "next call"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")
     refused = answered = 0
     for title, method in ATTEMPTS:
         causes.clear()
@@ -163,12 +162,14 @@ def collect_causes() -> list[str]:
     return causes
 
 
-def picture(images: Any, answers: list[int], truth: list[int], *, colour: bool, blocks: bool) -> Text:
+def picture(console: Console, images: Any, answers: list[int], truth: list[int]) -> Text:
     """A few scans with the model's answer: a row that it read well, and a row of its mistakes."""
+    colour, blocks = console.color_system is not None and not console.no_color, console.encoding.startswith("utf")
+    many = max(1, min(SCANS_A_ROW, console.width // SCAN_COLUMNS))
     wrong = [index for index, answer in enumerate(answers) if answer != truth[index]]
     fine = [index for index, answer in enumerate(answers) if answer == truth[index]]
     out = Text("What it saw: the scan, its answer, the truth\n\n", style="italic" if colour else "")
-    for chosen in (fine[:SCANS_A_ROW], wrong[:SCANS_A_ROW]):
+    for chosen in (fine[:many], wrong[:many]):
         for line in range(8):
             for index in chosen:
                 out.append("  ")
@@ -178,7 +179,7 @@ def picture(images: Any, answers: list[int], truth: list[int], *, colour: bool, 
         for index in chosen:
             same = answers[index] == truth[index]
             verdict = f"{answers[index]}, right" if same else f"{answers[index]}, was {truth[index]}"
-            out.append("  " + verdict.center(16), style=("green" if same else "red") if colour else "")
+            out.append("  " + verdict.center(SCAN_COLUMNS - 2), style=("green" if same else "red") if colour else "")
         out.append("\n\n")
     return out
 
@@ -194,7 +195,7 @@ def pixel(value: float, *, colour: bool, blocks: bool) -> Text:
 
 def confusion(answers: list[int], truth: list[int]) -> Table:
     """How often each digit was read as which."""
-    table = Table(box=SIMPLE_HEAD, title="Read as (columns), was (rows)", title_justify="left")
+    table = Table(box=SIMPLE_HEAD, title="Read as (columns), was (rows)", title_justify="left", collapse_padding=True)
     table.add_column("", justify="right", style="bold")
     for digit in range(10):
         table.add_column(str(digit), justify="right", no_wrap=True)

@@ -10,10 +10,10 @@ is loaded, and a program that wants the errors only does not load a supervisor.
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as in typing, which takes milliseconds to load; an interrupt meanwhile would be a traceback
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from pyproc.config.options import Limits, Restart, Sandbox
     from pyproc.errors import (
         CallError,

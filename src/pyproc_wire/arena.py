@@ -28,6 +28,17 @@ ALIGNMENT: Final = 64
 PAGE_BYTES: Final = 4096
 """Bytes: the smallest page of the architectures; writing one byte in so many takes out every page."""
 
+def requests_size(limit: int) -> int:
+    """Bytes of an arena for requests of at most `limit`: one half for copies, so that they always find room, and one for what is built
+    in place and may stay for long. What nobody writes takes no memory."""
+    return 2 * answers_size(limit)
+
+
+def answers_size(limit: int) -> int:
+    """Bytes of an arena for answers of at most `limit`: whole pages."""
+    return -(-limit // PAGE_BYTES) * PAGE_BYTES
+
+
 class Mapping(Protocol):
     """One mapping of the arena, which lives as long as anybody holds it or one of its regions."""
 
@@ -42,12 +53,13 @@ Mapper = Callable[[], Mapping | None]
 class Sender:
     """The end that writes: a message's copies from the bottom up, and from the top down what is reserved for values that are built
     in place and sent without a copy. `placed`: bytes that the present message refers to, which count towards its limit;
-    `touched`: anything was copied or reserved since `end`."""
+    `touched`: anything was copied or reserved since `end`. Nothing is reserved below `lowest`."""
 
-    __slots__ = ("_address", "_floor", "_map", "_mapping", "_memory", "_top", "placed", "size", "touched")
+    __slots__ = ("_address", "_floor", "_lowest", "_map", "_mapping", "_memory", "_top", "placed", "size", "touched")
 
-    def __init__(self, map: Mapper) -> None:
+    def __init__(self, map: Mapper, lowest: int = 0) -> None:
         self._map: Mapper | None = map
+        self._lowest = lowest
         self._mapping: Mapping | None = None
         self._memory: Any = None
         self._address = 0
@@ -80,7 +92,7 @@ class Sender:
         if self._open() is None or self._mapping is None:
             return None
         offset = (self._floor - size) & -ALIGNMENT
-        if offset < self._top:
+        if offset < max(self._top, self._lowest):
             return None
         self._floor = offset
         self.touched = True
@@ -123,6 +135,10 @@ class Sender:
         self.placed += size
         self.touched = True
         return at
+
+
+NOWHERE: Final = Sender(lambda: None)
+"""For a connection without an arena: nobody places anything in it."""
 
 
 class Receiver:

@@ -7,19 +7,20 @@ moves the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final, NoReturn
 
 from msgspec import Raw
 
 from pyproc_wire.answers import failed, kind_of, ready_note
-from pyproc_wire.arena import Receiver, Sender
-from pyproc_wire.codec import MESSAGEPACK, Codec, reason
+from pyproc_wire.arena import NOWHERE, Receiver, Sender
+from pyproc_wire.codec import MESSAGEPACK, Codec, Encoded, reason
 from pyproc_wire.connection_state import (
     CALL,
     CANCELLATION,
     CREDIT,
     FROM_WORKER,
+    NO_ITEMS,
     NO_STREAM,
     PART,
     READY,
@@ -30,7 +31,7 @@ from pyproc_wire.connection_state import (
     call_kind,
 )
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
-from pyproc_wire.events import BriefSuccess, ConnectionClosed, Failed, Part, Ready, Succeeded
+from pyproc_wire.events import Answered, BriefSuccess, ConnectionClosed, Failed, Part, Ready, Succeeded
 from pyproc_wire.extensions import DECODE_FAILURES
 from pyproc_wire.frame import BRIEF_HEADERS, FrameReader, frame, header
 from pyproc_wire.limits import (
@@ -43,10 +44,10 @@ from pyproc_wire.limits import (
     REQUEST_BYTES,
     RESPONSE_BYTES,
 )
-from pyproc_wire.messages import MISSING, Answer, Asking, ReadyNote
+from pyproc_wire.messages import MISSING, Answer, Asking, Items, ReadyNote
 from pyproc_wire.texts import cut
 
-CallerEvent = Ready | Succeeded | Failed | Part | ConnectionClosed
+CallerEvent = Ready | Succeeded | Failed | Part | Answered | ConnectionClosed
 
 _CLOSED: Final = State.CLOSED
 _NULL: Final = (b"\xc0", b"null")
@@ -100,16 +101,16 @@ class CallerConnection:
     ) -> None:
         self.codec = codec
         self.request_limit = request_limit
-        self._sender = sender
+        self._sender = NOWHERE if sender is None else sender
         self._prepare = codec.prepare if sender is None else codec.prepare_beside(sender)
         self._receiver = receiver
-        self._decode_any = None if receiver is None else codec.decoder_beside(receiver, Any)
+        self._decode_any: Callable[[Encoded], Any] | None = None
         self._reader = FrameReader(limit)
         self._decode = codec.decoder(Answer)
         self._decode_success = codec.decoder(Succeeded)
         self._decode_brief = codec.decoder(BriefSuccess)
         self._open: dict[int, int] = {}  # id -> parts that may still come, NO_STREAM for a plain call
-        self._streams = 0  # how many of them are streams
+        self._streams = 0  # how many of them are streams or batches, which are answered in parts
         self._flowing: set[int] = set()  # those of which a part has come
         self._enter(State.NEW)
 
@@ -145,6 +146,8 @@ class CallerConnection:
         receiver = self._receiver
         if receiver is None:
             return self.codec.decode_value(raw)
+        if self._decode_any is None:  # not before: a worker of one small call never needs it
+            self._decode_any = self.codec.decoder_beside(receiver, Any)
         receiver.begin(len(raw))
         receiver.views = views
         try:
@@ -169,9 +172,10 @@ class CallerConnection:
         stream: bool = False,  # noqa: FBT001, FBT002 - CPython calls a function with keyword-only arguments at twice the price
         tenant: str | None = None,
         principal: str | None = None,
+        batch: int = 0,
     ) -> bytes:
         """One frame that asks for a call. `body` is a user value, or `Raw` in the connection's codec,
-        passed on as it is.
+        passed on as it is; with `batch` it is a list, of whose items so many may be called.
 
         Raises UnencodableValue for a body that cannot be carried, LocalProtocolError for one that is too
         large, an id that is open or no 64-bit integer, and before the worker is ready. Nothing is open then
@@ -181,28 +185,25 @@ class CallerConnection:
         if id in self._open or id >> 64 or (deadline_ms or 0) >> 63 or not self._may_ask:
             self._refuse_request(id, deadline_ms)
         codec, sender = self.codec, self._sender
-        # beside an open call the arena is in use
-        prepare = self._prepare if not self._open else codec.prepare
+        prepare = codec.prepare if self._open else self._prepare  # beside an open call the arena is in use
         try:
             prepared: Any = prepare(body, 0) if type(body) is not Raw else body or MISSING
             payload = codec.encode_prepared(
-                Asking(id, method, prepared, deadline_ms, stream, tenant, principal), prepared, body
+                Asking(id, method, prepared, deadline_ms, stream, tenant, principal, batch), prepared, body
             )
             size = len(payload)
-            if sender is not None:
-                size += sender.placed
-            if size > self.request_limit:
-                raise _too_large(size, self.request_limit)
+            if (size + sender.placed if sender.touched else size) > self.request_limit:
+                raise _too_large(size + sender.placed, self.request_limit)
         finally:
-            if sender is not None and sender.touched:
+            if sender.touched:
                 sender.end()
-        if stream:
-            self._open[id] = PARTS_AHEAD
+        if stream or batch:
+            self._open[id] = NO_ITEMS - batch if batch else PARTS_AHEAD
             self._streams += 1
             self._watch_for_brief()
         else:
             self._open[id] = NO_STREAM
-        return header(len(payload)) + payload
+        return header(size) + payload
 
     def withdraw(self, id: int) -> None:
         """Forget a request that was not sent; nothing if there is none."""
@@ -232,7 +233,7 @@ class CallerConnection:
         if not self._may_ask:
             self._refuse_to_send(CREDIT)
         window = self._open.get(id)
-        if window is None or window == NO_STREAM or not 1 <= n <= CREDIT_MAX:
+        if window is None or window < 0 or not 1 <= n <= CREDIT_MAX:
             raise LocalProtocolError(f"credit of {n} for call {id}: open streams take 1 to {CREDIT_MAX}")
         self._open[id] = min(window + n, CREDIT_MAX)
         return frame(self.codec.encode({"type": "credit", "payload": {"id": id, "n": n}}))
@@ -271,7 +272,11 @@ class CallerConnection:
         events: list[CallerEvent] = []
         try:
             for payload in payloads:
-                events.append(self._event(payload))
+                event = self._event(payload)
+                if isinstance(event, list):
+                    events += event
+                else:
+                    events.append(event)
             if breach is not None:
                 raise breach
         except RemoteProtocolError as error:
@@ -281,7 +286,7 @@ class CallerConnection:
         self._watch_for_brief()
         return events
 
-    def _event(self, payload: bytes | bytearray) -> CallerEvent:
+    def _event(self, payload: bytes | bytearray) -> CallerEvent | list[Answered]:
         success = self._success(payload)
         if success is not None:
             return success
@@ -296,13 +301,22 @@ class CallerConnection:
             return self._ready(answer)
         id = answer.id
         window = self._open.get(id)  # type: ignore[arg-type]
-        if id is None or window is None or (kind is PART and window <= 0):
+        if id is None or window is None or (kind is PART and NO_ITEMS <= window <= 0):
             self._refuse_call(id, kind, window)
         if kind is SUCCESS:
             if id in self._flowing and bytes(answer.body) not in _NULL:
                 raise RemoteProtocolError(f"stream {id} ends with a body after its parts", id=id)
+            if window <= NO_ITEMS and id not in self._flowing:
+                raise RemoteProtocolError(f"batch {id} ends and no item of it was answered", id=id)
             self._end(id, window)
             return Succeeded(id, True, answer.body, answer.output)
+        if kind is PART and window < NO_ITEMS:
+            answered = self._items(id, answer.part)
+            self._open[id] = window = window + sum(len(event.values) or 1 for event in answered)
+            if window > NO_ITEMS:
+                raise RemoteProtocolError(f"batch {id} has more answers than items", id=id)
+            self._flowing.add(id)
+            return answered
         if kind is PART:
             self._open[id] = window - 1
             self._flowing.add(id)
@@ -310,6 +324,34 @@ class CallerConnection:
         event = failed(id, answer)
         self._end(id, window)
         return event
+
+    def _items(self, id: int, part: Raw) -> list[Answered]:
+        try:
+            items: Items = self.codec.decoder(Items)(part)
+        except DECODE_FAILURES as error:
+            raise RemoteProtocolError(f"part of batch {id} is not valid: {reason(error)}", id=id) from error
+        failure = items.failure
+        if bool(items.results) + bool(items.value) + (failure is not None) != 1:
+            raise RemoteProtocolError(f"part of batch {id} has fields that do not belong together", id=id)
+        if failure is not None:
+            answer = Answer(id, ok=False, error=failure.error, code=failure.code, path=failure.path, bound=failure.bound,
+                            public=failure.public, report=failure.report)
+            return [Answered(id, [], failed(id, answer))]
+        if items.value:
+            return [self._answered(id, items.value)]
+        try:
+            values = self.value(items.results)
+        except LocalProtocolError:  # an array, where there is no numpy
+            return [self._answered(id, raw) for raw in self.codec.decode(items.results, list[Raw])]
+        if type(values) is not list or not values:
+            raise RemoteProtocolError(f"part of batch {id} answers no item", id=id)
+        return [Answered(id, values, None)]
+
+    def _answered(self, id: int, raw: Raw) -> Answered:
+        try:
+            return Answered(id, [self.value(raw)], None)
+        except LocalProtocolError as error:
+            return Answered(id, [], error)
 
     def _success(self, payload: bytes | bytearray) -> Succeeded | None:
         """A success while no stream is open, which nearly every answer is, costs half of an `Answer`."""

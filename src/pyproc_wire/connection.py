@@ -10,6 +10,7 @@ from pyproc_wire.caller_connection import CallerConnection, CallerEvent, measure
 from pyproc_wire.codec import JSON, MESSAGEPACK, Codec
 from pyproc_wire.connection_state import CALL, FROM_WORKER, TO_WORKER, State
 from pyproc_wire.events import (
+    Answered,
     BadRequest,
     BriefSuccess,
     Called,
@@ -31,6 +32,7 @@ __all__ = [
     "JSON",
     "MESSAGEPACK",
     "TO_WORKER",
+    "Answered",
     "Asking",
     "BadRequest",
     "BriefRequest",

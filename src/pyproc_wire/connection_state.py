@@ -13,6 +13,10 @@
        |  <---------------------------- part{id, part} ---  |
        |  <-------- success{id, body: null} or failure ---- |   id is closed; what is no generator sends its
        |                                                    |   success alone, with a body
+       |  -- request{id, ..., batch: n} ----------------->  |   id becomes open: BATCH, n items may be answered
+       |  <------ part{id, part: {results|value|failure}}   |   so many items less
+       |  <-------- success{id, body: null} or failure ---- |   id is closed; after a success at least one item was answered,
+       |                                                    |   and in both cases those that were not did not begin
        |  -- cancellation{id, reason} ------------------->  |   stays open until its answer, which may cross
        |  <------------------------------- failure{id} ---  |
        |                                                    |
@@ -71,12 +75,14 @@ TO_WORKER: Final[Table] = _table({State.OPEN: {REQUEST: State.OPEN, CANCELLATION
 UNKNOWN_CALL: Final = "unknown"
 PLAIN_CALL: Final = "plain"
 STREAM_CALL: Final = "stream"
+BATCH_CALL: Final = "batch"
 
 CALL: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         UNKNOWN_CALL: frozenset(),
         PLAIN_CALL: frozenset({SUCCESS, FAILURE}),
         STREAM_CALL: frozenset({SUCCESS, FAILURE, PART}),
+        BATCH_CALL: frozenset({SUCCESS, FAILURE, PART}),
     }
 )
 """What may be sent about a call, by what the call is to the connection."""
@@ -84,9 +90,14 @@ CALL: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 NO_STREAM: Final = -1
 """In a connection's map of open calls, the window of a call that is no stream."""
 
+NO_ITEMS: Final = -2
+"""There, the window of a batch of which no item may be answered; one less for each that may."""
+
 
 def call_kind(window: int | None) -> str:
     """The row of `CALL` for a call's window; None for an id that is not open."""
     if window is None:
         return UNKNOWN_CALL
-    return PLAIN_CALL if window == NO_STREAM else STREAM_CALL
+    if window == NO_STREAM:
+        return PLAIN_CALL
+    return STREAM_CALL if window >= 0 else BATCH_CALL

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Raw, Struct
 
+from pyproc_wire.errors import LocalProtocolError
 from pyproc_wire.limits import OUTPUT_MAX
 from pyproc_wire.messages import CallId, LinkRequest, Report
 
@@ -61,6 +62,14 @@ class Part(Struct, frozen=True, gc=False):
 
     id: int
     body: Raw
+
+
+class Answered(Struct, frozen=True, gc=False):
+    """The next items of batch `id`: their `values`, or the `failure` of one. A LocalProtocolError where a value cannot be had here."""
+
+    id: int
+    values: list[Any]
+    failure: Failed | LocalProtocolError | None
 
 
 class CancelRequested(Struct, frozen=True, gc=False):

@@ -43,6 +43,9 @@ READY_BYTES: Final = 1024 * 1024
 PARTS_AHEAD: Final = 16
 """Parts of a stream that may be sent before the first credit arrives."""
 
+BATCH_ITEMS: Final = 4096
+"""Items of a batch: what one request may ask for, and what is run ahead of whoever reads the results."""
+
 CREDIT_MAX: Final = 65_535
 """Parts: the largest credit and the cap of credits added up."""
 

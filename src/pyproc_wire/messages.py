@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Raw, Struct
 
-from pyproc_wire.limits import CREDIT_MAX, DEADLINE_MS_MAX, ERRNO_MAX, OUTPUT_MAX
+from pyproc_wire.limits import BATCH_ITEMS, CREDIT_MAX, DEADLINE_MS_MAX, ERRNO_MAX, OUTPUT_MAX
 
 MISSING: Final = Raw(b"")
 """The body of a message that has none."""
@@ -42,10 +42,12 @@ class Request(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
 
 
 class LinkRequest(Request, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """A call, as a supervisor sends it to its worker: who calls is known by then and told."""
+    """A call, as a supervisor sends it to its worker: who calls is known by then and told. With `batch` the body is a list, and at
+    most so many of its items are called, each with the deadline."""
 
     tenant: str | None = None
     principal: str | None = None
+    batch: Annotated[int, Meta(ge=0, le=BATCH_ITEMS)] = 0
 
 
 class BriefRequest(LinkRequest, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -64,6 +66,7 @@ class Asking(Struct, omit_defaults=True, gc=False):
     stream: bool = False
     tenant: str | None = None
     principal: str | None = None
+    batch: int = 0
 
 
 class Control(Struct, forbid_unknown_fields=True, gc=False):
@@ -139,6 +142,26 @@ class PartNote(Struct, gc=False):
 
     id: int
     part: Any
+
+
+class ItemFailure(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """The failure of one item of a batch: what a `LinkFailure` says."""
+
+    error: str
+    code: str
+    path: str | None = None
+    bound: str | None = None
+    public: bool = False
+    report: Report | None = None
+
+
+class Items(Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A part of a batch, one of: the `results` of its next items, the `value` of the next one, which may be too deep for a list, the
+    `failure` of the next one."""
+
+    results: Raw = MISSING
+    value: Raw = MISSING
+    failure: ItemFailure | None = None
 
 
 class LinkFailure(Struct, omit_defaults=True, gc=False):

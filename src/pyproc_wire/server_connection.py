@@ -74,9 +74,9 @@ class ServerConnection(WorkerConnection):
 
     def _called(self, request: LinkRequest) -> WorkerEvent:
         event = super()._called(request)
-        if event is request and not (request.tenant is request.principal is None):
+        if event is request and not (request.tenant is request.principal is None and not request.batch):
             # The id is open now: its failure closes it.
-            return refusal(request.id, "request is not valid: tenant and principal are not a client's to say")
+            return refusal(request.id, "request is not valid: tenant, principal and batch are not a client's to say")
         return event
 
     def ready(self, functions: object) -> bytes:

@@ -17,10 +17,10 @@ from typing import Any, NoReturn
 import msgspec
 from msgspec import Raw
 
-from pyproc_wire.arena import Receiver, Sender
+from pyproc_wire.arena import NOWHERE, Receiver, Sender
 from pyproc_wire.codec import MESSAGEPACK, Codec, Encoded, reason
 from pyproc_wire.codes import WORKER_BOUNDS, WORKER_CODES
-from pyproc_wire.connection_state import CALL, NO_STREAM, PART, READY, SUCCESS, TO_WORKER, State, call_kind
+from pyproc_wire.connection_state import CALL, NO_ITEMS, NO_STREAM, PART, READY, SUCCESS, TO_WORKER, State, call_kind
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, printable
 from pyproc_wire.events import BadRequest, Called, CancelRequested, ConnectionClosed, CreditGranted
 from pyproc_wire.extensions import DECODE_FAILURES
@@ -42,6 +42,8 @@ from pyproc_wire.messages import (
     Cancellation,
     Control,
     Credit,
+    ItemFailure,
+    Items,
     LinkFailure,
     LinkRequest,
     PartNote,
@@ -70,7 +72,7 @@ class WorkerConnection:
         receiver: Receiver | None = None,
     ) -> None:
         self.codec = codec
-        self._sender = sender
+        self._sender = NOWHERE if sender is None else sender
         self._prepare = codec.prepare if sender is None else codec.prepare_beside(sender)
         self._receiver = Receiver(_no_arena, request_limit, views=True) if receiver is None else receiver
         self._decode_any = codec.decoder_beside(self._receiver, Any)
@@ -127,7 +129,7 @@ class WorkerConnection:
         except (*DECODE_FAILURES, LocalProtocolError):
             return None
         id, open = request.id, self._open
-        if id in open or id > ID_MAX:
+        if id in open or id > ID_MAX or request.batch:
             return None
         open[id] = PARTS_AHEAD if request.stream else NO_STREAM
         return request
@@ -177,7 +179,10 @@ class WorkerConnection:
             return refusal(None, f"id {id} is open already")
         if id > ID_MAX:
             return refusal(None, "id is outside 0 to 2^64-1")
-        self._open[id] = PARTS_AHEAD if request.stream else NO_STREAM
+        if request.batch and request.stream:
+            self._open[id] = NO_STREAM
+            return refusal(id, "a call is a stream or a batch and not both")
+        self._open[id] = PARTS_AHEAD if request.stream else NO_ITEMS - request.batch if request.batch else NO_STREAM
         return request
 
     def _other(self, payload: bytes | bytearray | Raw, cause: Exception) -> WorkerEvent | None:
@@ -242,7 +247,7 @@ class WorkerConnection:
         if control.type == "credit":
             credit: Credit = self.codec.decoder(Credit)(control.payload)
             window = self._open.get(credit.id, NO_STREAM)
-            if window == NO_STREAM:
+            if window < 0:
                 return None
             self._open[credit.id] = min(window + credit.n, CREDIT_MAX)
             return CreditGranted(credit.id, credit.n)
@@ -269,31 +274,49 @@ class WorkerConnection:
         if id not in self._open or not self._hears:
             self._may_answer(id, SUCCESS)
         codec, sender = self.codec, self._sender
-        # beside another open call the arena may be in use
-        prepare = self._prepare if len(self._open) == 1 else codec.prepare
+        prepare = self._prepare if len(self._open) == 1 else codec.prepare  # beside another open call the arena may be in use
         try:
             prepared = prepare(value, 0)
             payload = codec.encode_prepared(Success(id, True, prepared, output), prepared, value)
             size = len(payload)
-            if sender is not None:
-                size += sender.placed
-            if size > self.response_limit:
-                self._refuse_size(size, SUCCESS)
+            if (size + sender.placed if sender.touched else size) > self.response_limit:
+                self._refuse_size(size + sender.placed, SUCCESS)
         finally:
-            if sender is not None and sender.touched:
+            if sender.touched:
                 self._end_placing(sender)
         del self._open[id]
-        return header(len(payload)) + payload
+        return header(size) + payload
 
     def part(self, id: int, value: object) -> bytes:
         """One frame with a part of stream `id`. Raises as `success` does, and when `window(id)` is 0."""
         self._may_answer(id, PART)
-        if self._open[id] == 0:
+        if self._open[id] <= 0:
             raise LocalProtocolError(f"no part of call {id} may be sent before a credit arrives")
         prepared = self.codec.prepare(value, 0)
         raw = self._bounded(self.codec.encode_prepared(PartNote(id, prepared), prepared, value), PART)
         self._open[id] -= 1
         return raw
+
+    def items(self, id: int, results: list[Any], failure: Any = None) -> bytes:
+        """One frame with the next results of batch `id`, or instead with the `failure` of its next item, which has the attributes of
+        an ItemFailure. Raises as `success` does, for one result where `success` would; several may be too much together."""
+        window, count = self._open.get(id, 0), len(results) or 1
+        if window + count > NO_ITEMS or self._state is not State.OPEN:
+            raise LocalProtocolError(f"{count} answers of call {id} cannot be sent, {max(0, NO_ITEMS - window)} items are left")
+        items = Items()
+        if failure is not None:
+            self._may_fail(id, failure.code, failure.bound)
+            items.failure = ItemFailure(cut(failure.error, PUBLIC_TEXT_BYTES), failure.code, cut_path(failure.path), failure.bound,
+                                        failure.public, _cut_report(failure.report))
+        else:
+            raw = Raw(self.codec.encode_value(results[0] if count == 1 else results))
+            size = len(self.codec.encode(Success(id, True, raw)))
+            if size > self.response_limit:
+                self._refuse_size(size, SUCCESS)
+            items = Items(value=raw) if count == 1 else Items(results=raw)
+        frame_of_it = frame(self.codec.encode(PartNote(id, items)))
+        self._open[id] = window + count
+        return frame_of_it
 
     def failure(
         self,
@@ -313,8 +336,7 @@ class WorkerConnection:
         `error` is cut at 4 KiB, `path` at 256 characters, the report's traceback at 64 KiB (its end is kept).
         """
         self._may_fail(id, code, bound)
-        if report is not None:
-            report = Report(cut(report.type, TYPE_NAME_CHARS), cut_front(report.traceback, REPORT_BYTES), report.refused)
+        report = _cut_report(report)
         failure = LinkFailure(id, False, cut(error, PUBLIC_TEXT_BYTES), code, cut_path(path), bound, public, report, output)
         return self._closing(id, failure)
 
@@ -333,7 +355,7 @@ class WorkerConnection:
 
     def _closing(self, id: int | None, failure: Any) -> bytes:
         raw = frame(self.codec.encode(failure))
-        if self._sender is not None and self._sender.touched:
+        if self._sender.touched:
             self._end_placing(self._sender)
         if id is not None:
             del self._open[id]
@@ -351,6 +373,12 @@ class WorkerConnection:
 
     def _refuse_size(self, size: int, kind: str) -> NoReturn:
         raise LocalProtocolError(f"{kind} is {size} bytes, limit is {self.response_limit}", code="payload_too_large")
+
+
+def _cut_report(report: Report | None) -> Report | None:
+    if report is None:
+        return None
+    return Report(cut(report.type, TYPE_NAME_CHARS), cut_front(report.traceback, REPORT_BYTES), report.refused)
 
 
 def _no_arena() -> None:

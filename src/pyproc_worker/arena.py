@@ -13,6 +13,7 @@ import os
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from pyproc_wire.arena import answers_size, requests_size
 from pyproc_wire.limits import ARENA_VALUE_BYTES
 from pyproc_wire.places import ARENA_ANSWERS, ARENA_REQUESTS
 
@@ -57,12 +58,12 @@ class Mapping:
 
 def map_requests(limit: int) -> Mapping:
     """The memory that the supervisor writes, of requests of at most `limit` bytes. Raises OSError."""
-    return Mapping(ARENA_REQUESTS, limit, mmap.MAP_PRIVATE | MAP_NORESERVE)
+    return Mapping(ARENA_REQUESTS, requests_size(limit), mmap.MAP_PRIVATE | MAP_NORESERVE)
 
 
 def map_answers(limit: int) -> Mapping:
     """The memory that the supervisor reads. Raises OSError."""
-    return Mapping(ARENA_ANSWERS, limit, mmap.MAP_SHARED)
+    return Mapping(ARENA_ANSWERS, answers_size(limit), mmap.MAP_SHARED)
 
 
 present: Sender | None = None

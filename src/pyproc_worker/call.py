@@ -34,16 +34,17 @@ class Call(Struct, eq=False):
     """What a function may know of its call. `cancelled` turns True once and stays so.
 
     A Struct, as one is made for each call and C fills it. `since` is the time.monotonic() of its begin, `look` takes in
-    what has arrived, `notify` is called from any thread when the caller gave up or granted credit.
+    what has arrived, `notify` is called from any thread when the caller gave up or granted credit. `item` is its place in a batch.
     """
 
     _request: LinkRequest
     _timeout: float | None
     _look: Callable[[], None]
-    _since: float
+    since: float
     cancelled: bool = False
     event: threading.Event | None = None
     notify: Callable[[], None] | None = None
+    item: int | None = None
 
     def __repr__(self) -> str:
         return f"<call {self.id} of {self.method}>"
@@ -51,7 +52,8 @@ class Call(Struct, eq=False):
     @property
     def id(self) -> str:
         """The call's name, as text."""
-        return str(self._request.id)
+        number = self._request.id
+        return str(number) if self.item is None else f"{number}.{self.item}"
 
     @property
     def number(self) -> int:
@@ -87,7 +89,7 @@ class Call(Struct, eq=False):
         if self._request.deadline_ms is not None:
             told = self._request.deadline_ms / 1000
             left = told if left is None else min(left, told)
-        return None if left is None else self._since + left
+        return None if left is None else self.since + left
 
     @property
     def allowed(self) -> str:

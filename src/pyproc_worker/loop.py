@@ -45,7 +45,7 @@ from pyproc_wire.connection import (
 from pyproc_wire.errors import RemoteProtocolError, printable
 from pyproc_wire.limits import READY_BYTES, RECV_BYTES
 from pyproc_wire.messages import LinkRequest
-from pyproc_worker import arena, stdio, streams
+from pyproc_worker import arena, batch, stdio, streams
 from pyproc_worker import call as calls
 from pyproc_worker.call import Call
 from pyproc_worker.channel import Channel
@@ -77,7 +77,7 @@ def prepare(
                                   receiver=receiver)
     ready = connection.ready(registry.describe())
     connection.response_limit = response_limit
-    server = _Server(channel, registry, connection, tally)
+    server = Server(channel, registry, connection, tally)
 
     def go_on() -> None:
         try:
@@ -100,7 +100,7 @@ def rehearsal(channel: Channel, registry: Registry) -> Callable[[], None]:
     """Answers `health`, of which no script has its own, to nobody, on a connection of its own. The first call of a process that was
     forked copies each page that it writes to, which takes longer than the call: who waits for one has done that before."""
     connection = WorkerConnection()
-    server = _Server(channel, registry, connection, stdio.install())
+    server = Server(channel, registry, connection, stdio.install())
     caller = CallerConnection()
     caller.receive(connection.ready(registry.describe()))
     frame = caller.request(1, HEALTH, None, 1000, False)
@@ -114,7 +114,7 @@ def rehearsal(channel: Channel, registry: Registry) -> Callable[[], None]:
     return rehearse
 
 
-class _Server:
+class Server:
     """One channel: the loop over its calls, and the Port of the call that runs."""
 
     def __init__(self, channel: Channel, registry: Registry, connection: WorkerConnection, tally: stdio.Tally) -> None:
@@ -156,7 +156,10 @@ class _Server:
                         break
                 while early and not self._ended:
                     event = early.popleft()
-                    frame = self._refuse(event) if isinstance(event, BadRequest) else answer(event)
+                    if isinstance(event, BadRequest):
+                        frame = self._refuse(event)
+                    else:
+                        frame = self._batch(event) if event.batch else answer(event)
                     self.connection.settle()  # only here: a brief request refers to nothing
                     send(frame)
             if self._breach is not None:
@@ -193,9 +196,9 @@ class _Server:
             return self._fail(request.id, refused_body(error, function.public_errors))
         lock.release()
         try:
-            result = self._watched(function, value, call) if function.wants_event else function.run(value)
+            result = self.watched(function, value, call) if function.wants_event else function.run(value)
             if type(result) in UNFINISHED:
-                result = self._finish(call, result)
+                result = self.finish(call, result)
         except BaseException as error:  # noqa: BLE001 - whatever a function raises is the answer to its call
             failure = classify(error, call=call, public_errors=function.public_errors)
         finally:
@@ -209,6 +212,32 @@ class _Server:
             return self._success(request.id, result, self._tally.take() if self._tally.touched else 0)
         except BaseException as error:  # noqa: BLE001 - a property of a result may be the script's own code
             return self._fail(request.id, unsendable(error))
+
+    def _batch(self, request: LinkRequest) -> bytes:
+        """As `_answer`, of a batch. The present call is set from its first item on to its end: who takes in what arrives finds it."""
+        function = self._registry.lookup(request.method)
+        if function is None:
+            return self._unknown(request)
+        refusal = self._not_begun(request)
+        if refusal is not None:
+            return refusal
+        try:
+            bodies = self._value(request.body)
+            if type(bodies) is not list or not bodies:
+                raise RemoteProtocolError("the body of a batch is no list of items")
+        except BaseException as error:  # noqa: BLE001 - as above
+            return self._fail(request.id, refused_body(error))
+        self._lock.release()
+        try:
+            ended = batch.Batch(self, self._registry, function, request, self._tally).run(bodies)
+        finally:
+            self._lock.acquire()
+            calls.present = None
+        if self._ended:
+            return b""
+        if ended is not None:
+            return self._fail(request.id, ended)
+        return self._success(request.id, None, self._tally.take() if self._tally.touched else 0)
 
     def _fail(self, id: int, failure: Failure) -> bytes:
         output = self._tally.take() if self._tally.touched else 0
@@ -280,7 +309,7 @@ class _Server:
         finally:
             self._lock.release()
 
-    def _watched(self, function: Function, value: Any, call: Call) -> Any:
+    def watched(self, function: Function, value: Any, call: Call) -> Any:
         """Run a function that takes `cancel_event` while a thread watches the channel for it."""
         call.event = threading.Event()
         stop = os.eventfd(0, os.EFD_CLOEXEC)
@@ -288,7 +317,7 @@ class _Server:
         try:
             watcher.start()
             result = function.run(value, cancel_event=call.event)
-            return self._finish(call, result) if type(result) in UNFINISHED else result
+            return self.finish(call, result) if type(result) in UNFINISHED else result
         finally:
             os.eventfd_write(stop, 1)
             if watcher.ident is not None:
@@ -319,6 +348,23 @@ class _Server:
         with self._lock:
             self._channel.send(self.connection.part(call.number, value))
 
+    def send_items(self, call: Call, results: list[Any], failure: Failure | None) -> BaseException | None:
+        """Send results of a batch; why they cannot be sent, where nothing was. Raises OSError."""
+        with self._lock:
+            if self._ended:
+                return None
+            try:
+                frame = self.connection.items(call.number, results, failure)
+            except BaseException as error:  # noqa: BLE001 - a property of a result may be the script's own code
+                return error
+            self._channel.send(frame)
+        return None
+
+    @property
+    def look(self) -> Callable[[], None]:
+        """What a call looks with."""
+        return self._look
+
     def wait(self, call: Call) -> None:
         with self._lock:
             # Another thread may have taken in what is waited for.
@@ -329,7 +375,7 @@ class _Server:
         self._loop = loop
         loop.add_reader(self._channel.requests, self._look)
 
-    def _finish(self, call: Call, result: Any) -> Any:
+    def finish(self, call: Call, result: Any) -> Any:
         if type(result) is GeneratorType:
             return streams.drain(self, call, result, stream=call.stream)
         if self._coroutines is None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -41,6 +42,12 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 BACKLOG: Final = 128
 """Connections that wait to be accepted; the kernel's own bound is 4096."""
 
+EXIT_CONFIG: Final = 78
+"""Contract section 4: refused to start."""
+
+NO_SOCKET: Final = ("no socket to serve on: set PYPROC_SOCKET_PATH, pass socket_path to run_worker(), or serve the script by "
+                    "`pyproc-worker FILE --socket-path P`; `pyproc call --worker FILE METHOD` needs none")
+
 PATH_BYTES: Final = 107
 """Bytes of a socket's path: sun_path of unix(7) without its final zero."""
 
@@ -50,13 +57,17 @@ def run_worker(socket_path: str | None = None, codec_type: str = "auto") -> None
 
     `socket_path` defaults to the environment's PYPROC_SOCKET_PATH, `codec_type` ("auto", "json" or "msgpack") to
     PYPROC_CODEC_TYPE; PYPROC_LOG_LEVEL is one of debug, info, warning, error. The socket is made with mode 0600 and
-    removed at the end. Raises ValueError for a wrong setting, OSError where no socket can be made, TypeError for a
+    removed at the end. Where no socket is named it says so and ends the program with 78. Raises ValueError for a wrong
+    setting, OSError where no socket can be made, TypeError for a
     function whose annotations do not hold.
     """
     if SUPERVISED:
         global asked
         asked = (socket_path, codec_type)
         return
+    if not (socket_path or os.environ.get("PYPROC_SOCKET_PATH")):
+        sys.stderr.write(f"{sys.argv[0] or 'worker'}: {NO_SOCKET}\n")
+        sys.exit(EXIT_CONFIG)
     serve(socket_path, codec_type)
 
 
@@ -64,7 +75,7 @@ def serve(socket_path: str | None = None, codec_type: str = "auto") -> None:
     """What `run_worker` does where no supervisor is."""
     path = socket_path or os.environ.get("PYPROC_SOCKET_PATH", "")
     if not path:
-        raise ValueError("no socket to serve on: pass socket_path or set PYPROC_SOCKET_PATH")
+        raise ValueError(NO_SOCKET)
     codec = _codec(codec_type if codec_type != "auto" else os.environ.get("PYPROC_CODEC_TYPE", "auto"))
     level = os.environ.get("PYPROC_LOG_LEVEL", "warning").lower()
     if level not in LEVELS:

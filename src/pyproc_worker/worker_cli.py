@@ -10,18 +10,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 import types
 from collections.abc import Sequence
 from typing import Final
 
 from pyproc_worker import standalone
 
-EXIT_CONFIG: Final = 78
-"""Contract section 4: refused to start."""
+EXIT_FAILED: Final = 1
+"""The script raised."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status, or raises what the script itself raises while it loads."""
+    """Run the command; returns its exit status. `sys.exit` of the script is the script's."""
     parser = argparse.ArgumentParser("pyproc-worker", description="Serve the functions that a script exposes.")
     parser.add_argument("file", metavar="FILE", help="the script")
     parser.add_argument("--socket-path", metavar="P", help="socket to serve on (default: $PYPROC_SOCKET_PATH)")
@@ -34,9 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             source = file.read()
     except OSError as error:
         return _refused(f"script {options.file!r} cannot be read: {error.strerror}")
+    path = os.path.abspath(options.file)
+    try:
+        code = compile(source, path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:  # a NUL in it
+        return _refused(f"script {options.file!r} is not Python: {error}")
     standalone.SUPERVISED = True
     try:
-        _load(os.path.abspath(options.file), source)
+        _load(path, code)
+    except Exception as error:  # noqa: BLE001 - the script's, told without the frames of this file
+        traceback.print_exception(error.with_traceback(_of_the_script(error, path)))
+        return EXIT_FAILED
     finally:
         standalone.SUPERVISED = False
     socket_path, codec_type = standalone.asked
@@ -49,16 +58,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _refused(text: str) -> int:
     sys.stderr.write(f"pyproc-worker: {text}\n")
-    return EXIT_CONFIG
+    return standalone.EXIT_CONFIG
 
 
-def _load(path: str, source: bytes) -> None:
+def _load(path: str, code: types.CodeType) -> None:
     module = types.ModuleType("__main__")
     module.__file__ = path
     sys.modules["__main__"] = module
     sys.argv[:] = [path]
     sys.path.insert(0, os.path.dirname(path))
-    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the user's own script
+    exec(code, module.__dict__)  # noqa: S102 - the user's own script
+
+
+def _of_the_script(error: BaseException, path: str) -> types.TracebackType | None:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != path:
+        trace = trace.tb_next
+    return trace
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ one and only for the child of a fork that it asked for; import-time code that tr
        |                                                |                                   | confine (notified steps)
        | <--- greeting: ready, with the kernel's credentials and pidfd of the sender --------- | serve
 
-SIGCHLD is ignored, so the kernel reaps at once and keeps the exit status for the supervisor's pidfd.
+SIGCHLD is ignored, so the kernel reaps at once and keeps the exit status for the supervisor's pidfd. A kernel that keeps none of the
+reaped (plan, `keeps_the_dead`) is asked of the zombie, until the supervisor says "R" and the worker's pid in here.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket, confinement
         text = "".join(traceback.format_exception(error))[-REPORT_BYTES:]
         send_frame(control, {"failed": {"text": text, "refused": _refused(error)}})
         os._exit(70)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    if not plan["keeps_the_dead"]:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -66,6 +68,9 @@ def run(plan: dict[str, Any], listener: int, control: socket.socket, confinement
         data, fds = _receive_descriptors(control)
         if not data:
             os._exit(0)
+        if data == b"R":
+            _let_go(int.from_bytes(control.recv(4, socket.MSG_WAITALL), "big"))
+            continue
         newborn.expect(fds)
         if confinement is None or _fork(control) == 0:
             newborn.live()
@@ -121,6 +126,13 @@ def _load(plan: dict[str, Any]) -> None:
     current.freeze()
     current.answer_unlisted(pickled.runner())
     WorkerConnection().ready(current.describe())  # what cannot be announced is said now
+
+
+def _let_go(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except OSError:
+        pass  # the script's own code waited for it
 
 
 def _fork(control: socket.socket) -> int:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from inspect import signature
 from pathlib import Path
 
+import pyproc_worker
 from pyproc.attack import corpus
 from pyproc.attack.report import VERDICTS
+from pyproc.config.model import KEYS, PLAIN
 from pyproc.config.options import LAYERS, Limits
+from pyproc.pool.options import NAMES
 from pyproc.sandbox.plan import FILESYSTEM_WALLS, REQUIRED
 from pyproc.supervisor.death import BY_SIGNAL
+from pyproc_worker.call import current_call
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -60,3 +65,16 @@ def test_the_readme_has_the_numbers_of_the_corpus() -> None:
     without = sum(not attack.has_control for attack in attacks)
     text = README.read_text(encoding="utf-8")
     assert shown in text and f"all but {without} of them" in text
+
+
+def test_each_name_of_a_worker_script_has_a_row() -> None:
+    assert set(rows("worker.md", "| name |")) == set(pyproc_worker.__all__)
+    assert list(rows("worker.md", "| option |")) == [name for name in signature(pyproc_worker.expose).parameters if name != "fn"]
+    assert list(rows("worker.md", "| argument |")) == list(signature(pyproc_worker.run_worker).parameters)
+    assert {f"`.{name}`" for name in rows("worker.md", "| attribute of")} == set(re.findall(r"`\.\w+`", current_call.__doc__ or ""))
+
+
+def test_each_key_of_a_pool_stands_in_the_page_of_the_configuration() -> None:
+    page = (REFERENCE / "configuration.md").read_text(encoding="utf-8")
+    assert [key for key in (*PLAIN, *(key for keys in KEYS.values() for key in keys)) if f"`{key}`" not in page] == []
+    assert set(rows("pool.md", "| option | type | default | bounds")) == {"script", *NAMES}

@@ -46,3 +46,19 @@ def test_each_row_of_the_tour_is_whole(demo: Any, causes: list[str], monkeypatch
     rows = [line.strip() for line in screen.getvalue().splitlines()]
     for title, (caught, says) in SAYS.items():
         assert [row for row in rows if re.fullmatch(rf"{title} +{caught} +({says}) +answered", row)], screen.getvalue()
+
+
+@pytest.mark.parametrize(("options", "marks"), [
+    ({"force_terminal": True, "color_system": "truecolor"}, "48;2;"), ({"force_terminal": True, "no_color": True}, "░"), ({}, "░"),
+])  # fmt: skip
+@pytest.mark.parametrize("width", [50, 80])
+def test_scans_are_seen_on_every_screen_and_fit_into_it(demo: Any, options: dict[str, object], marks: str, width: int) -> None:
+    console = pytest.importorskip("rich.console", reason="rich is not installed (requirements/demo.txt)")
+    digits, screen = demo.load_digits(), io.StringIO()
+    answers = [*digits.target[:8], *(digits.target[8:16] + 1)]
+    terminal = console.Console(file=screen, width=width, **options)
+    terminal.print(demo.picture(terminal, digits.images[:16], answers, list(digits.target[:16])))
+    assert marks in screen.getvalue()
+    assert screen.getvalue().count("right") == width // demo.SCAN_COLUMNS
+    lines = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue()).splitlines()
+    assert max(len(line) for line in lines) <= width and len(lines) < 30

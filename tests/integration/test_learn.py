@@ -10,18 +10,21 @@ import platform
 import socket
 import subprocess
 import sys
+import tempfile
 import tomllib
 from typing import Any
 
 import pytest
 
 from pyproc import ConfigError, Limits, Pool, PyprocError, Sandbox
+from pyproc.cli.program import run
 from pyproc.policy.learn import Learner
 from pyproc.policy.observe import Call, observing
 from pyproc.pool import options
 from pyproc.sandbox import derive, profile
 from pyproc.sandbox.oci_export import to_oci
 from pyproc.sandbox.rules import ACTION_MASK, NOTIFY, syscall_table
+from pyproc.sandbox.verdict import Change
 
 pytestmark = pytest.mark.unprivileged
 
@@ -71,9 +74,16 @@ def looks():
 METHODS = ("model", "database", "together", "looks")
 
 
+def open_the_way(place: pathlib.Path) -> None:
+    """The workers of root have a uid of their own, and are shown only what that uid reaches by itself."""
+    for folder in (place, *place.parents[:3]):
+        if folder.stat().st_uid == os.geteuid() and folder != pathlib.Path("/tmp"):
+            folder.chmod(0o755)
+
+
 @pytest.fixture
 def place(tmp_path: pathlib.Path) -> pathlib.Path:
-    tmp_path.chmod(0o755)
+    open_the_way(tmp_path)
     for name in ("model.txt", "more.txt", "optional.txt"):
         (tmp_path / name).write_text(name)
         (tmp_path / name).chmod(0o644)
@@ -158,7 +168,7 @@ attack()
 
 
 def test_learning_lets_a_hostile_worker_reach_nothing(tmp_path: pathlib.Path) -> None:
-    tmp_path.chmod(0o755)
+    open_the_way(tmp_path)
     keys = tmp_path / ".ssh"
     keys.mkdir()
     for path in (keys / "id_ed25519", tmp_path / "id_rsa", tmp_path / "victim"):
@@ -186,6 +196,88 @@ def test_learning_lets_a_hostile_worker_reach_nothing(tmp_path: pathlib.Path) ->
     asked = {str(part) for part in (*lesson.needed, *lesson.unneeded)}
     assert not any(secret in part for part in asked for secret in (".ssh", "id_rsa", "shadow", "/proc", "/home")), asked
     assert any(".ssh" in what for what in lesson.refused) and any("id_rsa" in what for what in lesson.refused)
+
+
+ASKS = """
+import os, socket, stat
+from pyproc_worker import PublicError, expose
+
+def read(path):
+    if path.endswith("listener"):
+        made = socket.socket(socket.AF_UNIX)
+        made.connect(path)
+        return "SECRET"
+    return open(path).read()
+
+@expose
+def go():
+    for path in {asked!r}:
+        try:
+            os.listdir(path) if path.endswith("/folder") else read(path)
+        except OSError:
+            continue
+    try:
+        found = read({secret!r})
+    except OSError:
+        return
+    if "SECRET" in found:
+        raise PublicError("it was reached")
+
+go()
+"""
+FOLDERS = {  # what of a folder a worker asks for -> the secret that it would be shown with it
+    "many files": (tuple(f"folder/{n}" for n in range(40)), "folder/.ssh/config"),
+    "the folder": (("folder",), "folder/.ssh/config"),
+    "a link to it": (("folder/link",), "folder/.ssh/config"),
+    "a link in a folder without secrets": (("beside/link",), "folder/.ssh/config"),
+    "below a link": (("beside/keys/config",), "beside/keys/config"),
+    "the folder of the script": ((), "code/.env"),
+    "a folder with a socket": (("sockets/folder",), "sockets/folder/listener"),
+}
+
+
+@pytest.mark.parametrize("way", FOLDERS)
+def test_learning_shows_no_folder_with_a_secret_below_it(tmp_path: pathlib.Path, way: str) -> None:
+    open_the_way(tmp_path)
+    asked, secret = FOLDERS[way]
+    for name in ("folder/.ssh", "beside", "code", "sockets/folder"):
+        (tmp_path / name).mkdir(parents=True)
+    files = [tmp_path / "folder" / str(n) for n in range(40)]
+    for path in (*files, tmp_path / "folder/.ssh/config", tmp_path / "code/.env"):
+        path.write_text("SECRET" if "." in str(path.relative_to(tmp_path)) else "plain")
+    (tmp_path / "folder/link").symlink_to(".ssh/config")
+    (tmp_path / "beside/link").symlink_to("../folder/.ssh/config")
+    (tmp_path / "beside/keys").symlink_to("../folder/.ssh")
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    script = tmp_path / "code" / "worker.py"
+    module = "import not_there_at_all\n" if way == "the folder of the script" else ""
+    script.write_text(ASKS.format(asked=[str(tmp_path / name) for name in asked], secret=str(tmp_path / secret)) + module)
+    with socket.socket(socket.AF_UNIX) as listener:
+        folder = os.open(tmp_path / "sockets/folder", os.O_PATH)
+        listener.bind(f"/proc/self/fd/{folder}/listener")
+        os.close(folder)
+        (tmp_path / "sockets/folder/listener").chmod(0o777)
+        listener.listen()
+        lesson = Learner(options.read(script).spec, [Call("go")], 20.0, lambda text: None).learn(str(tmp_path / "profile.json"))
+    assert not any(ended.text for ended in lesson.run.ended), lesson.run.ended
+    shown = {str(part.value) for part in (*lesson.needed, *lesson.unneeded) if isinstance(part, Change) and part.key == "sandbox.read"}
+    assert not any((tmp_path / secret).resolve().is_relative_to(pathlib.Path(path).resolve()) for path in shown), shown
+    assert lesson.refused or way == "many files", "what is withheld is told"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root's workers have a uid of their own, others have their supervisor's")
+def test_learning_as_root_shows_nothing_that_only_root_reaches(tmp_path: pathlib.Path) -> None:
+    open_the_way(tmp_path)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "notes.txt").write_text("SECRET")
+    (closed / "notes.txt").chmod(0o644)
+    script = tmp_path / "worker.py"
+    script.write_text(ASKS.format(asked=[], secret=str(closed / "notes.txt")))
+    lesson = Learner(options.read(script).spec, [Call("go")], 20.0, lambda text: None).learn(str(tmp_path / "profile.json"))
+    assert not any(ended.text for ended in lesson.run.ended), lesson.run.ended
+    assert any("is closed to uid" in why for why, _ in lesson.refused.values()), lesson.refused
 
 
 def test_what_cannot_be_allowed_is_said_and_is_not_proven(tmp_path: pathlib.Path) -> None:
@@ -222,6 +314,41 @@ def test_nothing_that_exists_is_overwritten(tmp_path: pathlib.Path) -> None:
     (tmp_path / "worker.py").write_text("")
     code, document, _ = learnt("--worker", str(tmp_path / "worker.py"), "--save", str(tmp_path), "--", "x")
     assert code == 78 and "not overwritten" in document["error"]["message"] and (tmp_path / "pyproc.toml").read_text() == "mine"
+
+
+def test_what_cannot_be_saved_is_shown_and_nothing_is_left(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
+                                                           capfd: pytest.CaptureFixture[str]) -> None:
+    script, saved = tmp_path / "worker.py", tmp_path / "saved"
+    script.write_text("from pyproc_worker import expose\n@expose\ndef double(x: int) -> int:\n    return 2 * x\n")
+    opened = pathlib.Path.open
+
+    def full(path: pathlib.Path, mode: str = "r", **options: Any) -> Any:
+        file = opened(path, mode, **options)
+        if path.name == "pyproc.toml":
+            monkeypatch.setattr(file, "write", refuse, raising=False)
+        return file
+
+    def refuse(text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "open", full)
+    argv = ("policy", "learn", "--worker", str(script), "--save", str(saved), "--", "double", "21")
+    assert run(argv) == 78
+    told = capfd.readouterr()
+    assert "proven: " in told.out and "No space left on device; nothing was saved" in told.err and not list(saved.iterdir())
+    assert run((*argv[:2], "--json", *argv[2:])) == 78
+    document = json.loads(capfd.readouterr().out)
+    assert not document["ok"] and document["proven"] and document["error"]["code"] == "config"
+
+
+def test_without_a_temporary_folder_nothing_is_learnt(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(**options: Any) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    (tmp_path / "worker.py").write_text("")
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", none)
+    with pytest.raises(ConfigError, match=r"no temporary folder can be made: .*TMPDIR"):
+        Learner(options.read(tmp_path / "worker.py").spec, [Call("x")], 1.0, lambda text: None)
 
 
 @pytest.mark.parametrize("name", profile.SHIPPED)

@@ -229,6 +229,26 @@ def test_isolation_call_never_reuses_a_process(script: pathlib.Path) -> None:
         assert pool.status()["deaths"] == {}
 
 
+SHARED = {
+    "a file": ("kept = open(os.__file__)", "os.__file__ and str(kept.seek(9))"),
+    "a file that is mapped": ("kept = mmap.mmap(os.open(os.__file__, os.O_RDONLY), 100, prot=mmap.PROT_READ)", "str(kept[0])"),
+    "memory": ("kept = mmap.mmap(-1, 4096)", "str(kept.write(b'secret'))"),
+}
+
+
+@pytest.mark.parametrize("kept", SHARED)
+def test_isolation_call_takes_no_import_that_leaves_something_to_share(tmp_path: pathlib.Path, kept: str) -> None:
+    made, used = SHARED[kept]
+    script = tmp_path / "keeps.py"
+    script.write_text(f"import mmap, os\nfrom pyproc_worker import expose\n{made}\n@expose\ndef use() -> str:\n    return {used}\n")
+    with pytest.raises(ConfigError, match=r'what its calls would share .* isolation is "call"'):
+        Pool(script, isolation="call")
+    with Pool(script) as pool:
+        assert pool.call("use").isdigit()
+    with Pool(script, isolation="call", zygote=False) as pool:
+        assert pool.call("use").isdigit()
+
+
 def test_recycling_loses_no_call(script: pathlib.Path) -> None:
     with Pool(script, workers=1, max_requests=3) as pool:
         assert [pool.call("echo", n) for n in range(20)] == list(range(20))

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyproc import Limits
-from pyproc.config.units import SIZE_MAX, TIME_MAX, parse_size, parse_time
+from pyproc.config.units import SIZE_MAX, TIME_MAX, parse_size, parse_time, time_text
 from pyproc.errors import ConfigError
+from pyproc.sandbox.denial import limit_text
 
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -33,6 +34,16 @@ def test_a_size_is_read(written: object, meant: int) -> None:
 def test_a_time_is_read(written: object, meant: float) -> None:
     time = parse_time("pools.a.timeout", written)
     assert (time, type(time)) == (meant, float)
+
+
+@given(st.floats(min_value=1e-9, max_value=TIME_MAX))
+def test_a_time_that_is_written_is_read_as_the_same(seconds: float) -> None:
+    assert parse_time("limits.cpu_time", time_text(seconds)) == seconds
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(30.0, "30 s"), (1234567.0, "1234567 s"), (0.1, "0.1 s"), (100, "100 s")])
+def test_a_time_is_written_without_an_exponent(seconds: float, written: str) -> None:
+    assert time_text(seconds) == written == limit_text("cpu_time", seconds)
 
 
 WRONG_FOR_BOTH = [True, False, None, -1, -0.5, math.nan, math.inf, -math.inf, "", " ", "MiB", "s", "64", "-1 s", "-1 MiB",

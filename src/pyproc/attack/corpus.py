@@ -28,29 +28,8 @@ from importlib.resources import files
 from typing import Any, Final
 
 from pyproc.attack.prelude import ESCAPED, PRELUDE
+from pyproc.config.options import LAYERS
 
-LAYERS: Final = frozenset(
-    {
-        "descriptors",
-        "environment",
-        "user_namespace",
-        "pid_namespace",
-        "network_namespace",
-        "ipc_namespace",
-        "uts_namespace",
-        "cgroup_namespace",
-        "mount_namespace",
-        "rlimits",
-        "capabilities",
-        "no_new_privs",
-        "dumpable",
-        "parent_death",
-        "mdwe",
-        "landlock",
-        "seccomp",
-        "cgroup",
-    }
-)  # as in the contract, section 10
 SUPERVISOR: Final = "supervisor"  # beside the layers: what is kept outside of the worker, clocks, limits and the protocol
 SCENES: Final = ("alone", "earlier call", "sibling", "peer")
 MACHINES: Final = ("aarch64", "x86_64")
@@ -114,7 +93,7 @@ def parse(row: dict[str, Any], kind: str) -> Attack:
         raise CorpusError(f"{where} lacks {sorted(missing)} and has the unknown {sorted(surplus)}: correct the row")
     if not isinstance(name, str) or not name.startswith(kind + ".") or len(name) == len(kind) + 1:
         raise CorpusError(f"{where} must have an id that begins with {kind + '.'!r}")
-    unknown = sorted(set(row["layers"]) - LAYERS - {SUPERVISOR})
+    unknown = sorted(set(row["layers"]) - {*LAYERS, SUPERVISOR})
     if unknown or not row["layers"]:
         raise CorpusError(f"{where} names the layers {unknown or 'none'}: use those of the contract, section 10")
     machines = tuple(row.get("machines", MACHINES))

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import click
@@ -21,6 +25,9 @@ from pyproc_wire.codec import JSON
 from pyproc_wire.errors import UnencodableValue
 
 USAGE, INTERNAL, IO_FAILED, INTERRUPTED, PIPE_CLOSED = 2, 70, 74, 130, 141  # 70 and 74 as in sysexits.h
+PATIENCE_SECONDS = 2.0
+GAP = "  "  # between columns
+NARROWEST = 8  # characters; a column is not made narrower
 
 
 class PipeClosed(Exception):
@@ -66,6 +73,24 @@ def tell(text: str) -> None:
         pass  # there is no place left to tell it
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """On a terminal, say what is waited for, where it takes longer than PATIENCE_SECONDS."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    import threading
+
+    teller = threading.Timer(PATIENCE_SECONDS, tell, (show(f"pyproc: waiting for {what}; Ctrl-C ends it"),))
+    teller.daemon = True
+    teller.start()
+    try:
+        yield
+    finally:
+        teller.cancel()
+        teller.join()
+
+
 def settle() -> None:
     """Drop what the streams could not take: the interpreter would try once more at its end, and make the exit code 120."""
     for stream in (sys.stdout, sys.stderr):
@@ -91,6 +116,11 @@ def show(text: str) -> str:
     """`text` with control characters escaped, except the line feed."""
     return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
                    for c in text)
+
+
+def one_line(text: str) -> str:
+    """`text` with every control character escaped."""
+    return show(text).replace("\n", "\\n")
 
 
 def coloured() -> bool:
@@ -138,18 +168,56 @@ def fail(told: dict[str, object], *, as_json: bool, hint: str = "") -> None:
     if "reason" in told:
         notes.append(f"reason {told['reason']}")
     line = f"pyproc: {told['code']}: {told['message']}" + (f" ({'; '.join(notes)})" if notes else "")
-    tell(show(line))
+    tell(one_line(line))
     denied = told.get("denied")
-    if isinstance(denied, dict):
+    if isinstance(denied, dict) and "error_id" in told:  # else the message has said it
         from pyproc.sandbox.denial import advice
 
         tell(show(f"pyproc: refused by {denied['layer']} (reported by: {denied['reported_by']}): {denied['subject']}\n"
                   f"pyproc: {advice(denied['change'])}"))
 
 
+def width() -> int | None:
+    """Columns of the terminal on standard output, None where it is no terminal and lines may be as long as they are."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def paragraph(text: str) -> str:
+    """One text, broken between words where the terminal ends."""
+    room = width()
+    return "\n".join(_broken(show(text), room, indent="    ") if room else [show(text)])
+
+
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns as wide as their widest cell."""
-    shown = [tuple(show(cell) for cell in row) for row in rows]
+    """Columns as wide as their widest cell; on a terminal that is narrower, the widest are broken between words."""
+    shown = [tuple(one_line(cell) for cell in row) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-                     for row in shown)
+    room = width()
+    if room:
+        words = [max(len(word) for cell in column for word in (cell.split() or [""])) for column in zip(*shown, strict=True)]
+        widths = _narrowed(widths, words, room - len(GAP) * (len(widths) - 1))
+    lines = []
+    for row in shown:
+        cells = [_broken(cell, room) for cell, room in zip(row, widths, strict=True)]
+        lines += [GAP.join(part.ljust(room) for part, room in zip(parts, widths, strict=True)).rstrip()
+                  for parts in zip_longest(*cells, fillvalue="")]
+    return "\n".join(lines)
+
+
+def _narrowed(widths: Sequence[int], words: Sequence[int], room: int) -> list[int]:
+    """The widest columns cut to one width, so that all fit into `room`: not below a column's longest word, if that is possible, and
+    never below NARROWEST."""
+    for least in (words, [NARROWEST] * len(words)):
+        for cap in range(max(widths), NARROWEST - 1, -1):
+            cut = [max(min(width, cap), min(width, word)) for width, word in zip(widths, least, strict=True)]
+            if sum(cut) <= room:
+                return cut
+    return [min(width, NARROWEST) for width in widths]
+
+
+def _broken(text: str, room: int, indent: str = "") -> list[str]:
+    if len(text) <= room:
+        return [text]
+    return textwrap.wrap(text, room, subsequent_indent=indent, break_on_hyphens=False) or [""]

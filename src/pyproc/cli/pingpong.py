@@ -31,7 +31,7 @@ class PingPong:
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._peer = subprocess.Popen([sys.executable, "-I", "-S", "-c", PEER, str(theirs.fileno()), answer.hex()],
-                                          pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
+                                          pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, process_group=0)  # Ctrl-C is ours
         self.measure(1)  # the peer is up once it has answered
 
     def measure(self, count: int) -> list[int]:

@@ -5,10 +5,11 @@ A verb's module is imported when it is used.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -96,6 +97,9 @@ def _run(argv: list[str], causes: Causes, *, as_json: bool, logged: bool) -> int
     except click.exceptions.NoArgsIsHelpError as error:
         output.tell(error.format_message())
         return output.USAGE
+    except click.NoSuchOption as error:
+        output.fail({"code": "usage", "message": _with_help(_no_such_option(error, argv), argv)}, as_json=as_json)
+        return output.USAGE
     except click.ClickException as error:
         output.fail({"code": "usage", "message": _with_help(error.format_message(), argv)}, as_json=as_json)
         return output.USAGE
@@ -122,6 +126,25 @@ def _run(argv: list[str], causes: Causes, *, as_json: bool, logged: bool) -> int
 
 
 def _with_help(message: str, argv: list[str]) -> str:
-    """`message` as a sentence, and the help that fits; the verb is the first argument, as no option stands before it."""
-    verb = f" {argv[0]}" if argv[0] in VERBS else ""
-    return f"{message}{'' if message.endswith(('.', '?', ')')) else '.'} `pyproc{verb} --help` shows what is possible"
+    """`message` as a sentence on one line, and the help that fits."""
+    message = " ".join(message.split())
+    return f"{message}{'' if message.endswith(('.', '?', ')')) else '.'} `{' '.join(_verb(argv))} --help` shows what is possible"
+
+
+def _verb(argv: list[str]) -> list[str]:
+    """The program and the verb, which is the first argument, as no option stands before it, or the first two."""
+    path, group = ["pyproc"], pyproc
+    for word in argv:
+        if not isinstance(group, Verbs) or word not in group.verbs:
+            break
+        path.append(word)
+        group = cast(Verbs, load(group.folder + word))
+    return path
+
+
+def _no_such_option(error: click.NoSuchOption, argv: list[str]) -> str:
+    """With the option that is meant, where one is really like it: click takes `--worker` for `--socket`."""
+    if argv[0].startswith("-"):
+        return f"No such option before the verb: {error.option_name}. Write it behind: pyproc VERB {error.option_name}"
+    close = difflib.get_close_matches(error.option_name, error.possibilities or (), 1, cutoff=0.8)
+    return f"No such option: {error.option_name}{f'. Did you mean {close[0]!r}?' if close else ''}"

@@ -1,7 +1,7 @@
 """Options that verbs share, and from them the pools that a verb works with.
 
 A worker script is named by --worker, or by a pool of the configuration: of --config, else of the place where one stands
-(`pyproc.config.load.PLACES`). --worker with --config takes that pool's options and another script; --worker alone means
+(`pyproc.config.place`). --worker with --config takes that pool's options and another script; --worker alone means
 that script with the defaults, whatever lies in the folder. Flags are stronger than the environment, and that than the file.
 The name of --pool waits in click's context for the function that chooses: each verb of a pool has it, and none passes it on.
 """
@@ -16,9 +16,10 @@ import click
 
 from pyproc import ConfigError, Limits, Pool, Sandbox
 from pyproc.cli import output
-from pyproc.config import load
+from pyproc.config import load, place
 from pyproc.config.model import PLAIN, Configuration, PoolConfig
 from pyproc.pool import options as pool_options
+from pyproc.supervisor.children import BOOT_SECONDS
 from pyproc.supervisor.spec import WorkerSpec
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -91,7 +92,7 @@ def configuration(config: str | None, flags: load.Flags) -> Configuration | None
         if flags.pool is not None:
             raise click.UsageError("--pool names a pool of a configuration; give --config FILE too, or only --worker FILE")
         return load.without_file(flags)
-    path = load.found() if config is None else config
+    path = place.found() if config is None else config
     if path is None:
         if flags.pool is not None:
             raise click.UsageError(f"--pool is {flags.pool!r}, and there is no configuration; give --config FILE")
@@ -139,6 +140,10 @@ def _made_and_pool(script: str | None, config: str | None, profile: str | None, 
     made = configuration(config, load.Flags(named_pool(), script, profile, layers))
     if made is None:
         raise click.UsageError("no worker script; give --worker FILE, or --config FILE with a pool")
+    if pool is not None and made.path and named_pool() is None and pool not in made.pools:
+        known = ", ".join(made.pools) or "no pool"
+        raise click.UsageError(f"the question is about pool {pool!r}, and config {made.path!r} has {known}; name one of them, or ask "
+                               "with an act alone")
     chosen = only(made, pool if made.path else None)
     if chosen is None:
         raise ConfigError(f"config {made.path!r}: it has 0 pools; choose the script by --worker FILE")
@@ -150,7 +155,7 @@ def _made_and_pool(script: str | None, config: str | None, profile: str | None, 
 def open_pool(script: str | None, config: str | None, profile: str | None, layers: dict[str, str]) -> Pool:
     """The pool that is meant, with one worker. Raises ConfigError, ProtectionUnavailable, CallError, UsageError."""
     made, chosen = _made_and_pool(script, config, profile, layers)
-    with load.placed(made, chosen.name):
+    with load.placed(made, chosen.name), output.waiting(f"script {chosen.script!r} to be loaded, at most {BOOT_SECONDS:.0f} s"):
         return Pool(chosen.script, **{**chosen.options(), "workers": 1})
 
 

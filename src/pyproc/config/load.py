@@ -20,11 +20,11 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from pyproc.config import values
+from pyproc.config.files import read_regular
 from pyproc.config.model import ISOLATIONS, KEYS, PLAIN, TABLES, Configuration, PoolConfig
 from pyproc.config.origin import Origin, Override, from_environment
 from pyproc.config.units import parse_time
@@ -33,7 +33,7 @@ from pyproc.errors import ConfigError
 SECTIONS = ("service", "pools", "access", "audit", "gateway", "doctor")
 POOL_KEYS = ("script", *PLAIN, *TABLES)
 SHIPPED = ("strict", "default")  # profiles by name; another one is a file
-PLACES = ("pyproc.toml", "/etc/pyproc/pyproc.toml")  # where a configuration is looked for, in this order
+FILE_MAX = 4 << 20  # bytes; a longer file is no configuration
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,6 @@ class Flags:
                 yield Override(("pools", name, "sandbox", "layers", layer), wanted, Origin("flag", "--layer"))
 
 
-def found() -> str | None:
-    """The configuration of this place: the first of PLACES that exists."""
-    return next((place for place in PLACES if os.path.lexists(place)), None)
-
-
 def load(path: str, environ: Mapping[str, str] = os.environ, flags: Flags = Flags()) -> Configuration:
     """The configuration in the file `path`. Raises ConfigError."""
     with named(path):
@@ -78,7 +73,7 @@ def without_file(flags: Flags) -> Configuration:
 def tables_of(path: str) -> dict[str, Any]:
     """The file's tables, unchecked. Raises ConfigError, without the file's name."""
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
+        return tomllib.loads(read_regular(path, FILE_MAX).decode("utf-8"))
     except (OSError, ValueError) as error:
         if isinstance(error, (tomllib.TOMLDecodeError, UnicodeDecodeError)):
             raise ConfigError(f"not TOML: {error}") from error

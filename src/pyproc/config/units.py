@@ -8,6 +8,7 @@ that a user writes leads to another error than ConfigError, however long or larg
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 from pyproc.errors import ConfigError
@@ -40,6 +41,11 @@ def parse_time(name: str, value: object) -> float:
         raise ConfigError(f"{name} is {_shown(value)}, it must be above 0 and at most ten years; "
                           "write a time such as \"30 s\"")
     return float(number)
+
+
+def time_text(seconds: float) -> str:
+    """Seconds as they are written, which `parse_time` reads as the same number."""
+    return f"{Decimal(repr(seconds)).normalize():f} s"
 
 
 def _number(name: str, value: object, units: dict[str, Fraction], example: str) -> Fraction:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from pyproc.config.units import time_text
 from pyproc.doctor.facts import Facts
 
 WALLS = ("mount_namespace", "landlock")  # of files
@@ -159,7 +160,7 @@ def _processes(facts: Facts) -> Measured:
 
 
 def _timeout(facts: Facts) -> Measured:
-    return Measured(float(facts.timeout > LONG_CALL), f"a call may take {facts.timeout:g} s, long is beyond {LONG_CALL:g} s")
+    return Measured(float(facts.timeout > LONG_CALL), f"a call may take {time_text(facts.timeout)}, long is beyond {LONG_CALL:g} s")
 
 
 LINES = (

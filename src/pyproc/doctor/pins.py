@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from pyproc.config.files import read_regular
+
 LOCKS = ("pylock.toml", "uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock")
 REQUIREMENTS = ("requirements.txt", "requirements.lock")
 BYTES_MAX = 16 << 20  # a longer file is no list of requirements
@@ -32,9 +34,11 @@ def look(folders: Iterable[Path], imports: Collection[str], *, installed: bool) 
         for name in (*REQUIREMENTS, *LOCKS):
             path = folder / name
             try:
-                text = path.read_bytes()[:BYTES_MAX].decode("utf-8", "replace")
-            except OSError:
+                text = read_regular(path, BYTES_MAX).decode("utf-8", "replace")
+            except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: NUL in the path
                 continue
+            except OSError as error:
+                return Pins(str(path), (f"it cannot be read: {error.strerror}",))
             if name in LOCKS:
                 pinned = {_plain(found[0] or found[1]): "" for found in _LOCKED.findall(text)}
                 faults = [] if "sha256" in text else ["it holds no hashes"]

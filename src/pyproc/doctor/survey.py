@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pyproc.config.files import read_regular
 from pyproc.config.model import PoolConfig
 from pyproc.config.options import Sandbox
 from pyproc.doctor import lint, pins, places, script
@@ -21,9 +22,10 @@ from pyproc.doctor.checklist import Pool as Evidence
 from pyproc.doctor.facts import Facts, secret_variable
 from pyproc.errors import FunctionFailed, PyprocError
 from pyproc.host import cgroup, procfs
+from pyproc.pool.options import SOURCE_BYTES
 from pyproc.pool.sync import Pool
 from pyproc.sandbox import plan, probe, profile
-from pyproc.sandbox.rules import ACTION_MASK, ALLOW, LOG, NOTIFY, Profile, ProfileError, syscall_table
+from pyproc.sandbox.rules import ACTION_MASK, PERMITTING, Profile, ProfileError, syscall_table
 
 DEFAULTS = "defaults"  # the pool that is looked at where none is configured
 FAILING = '''from pyproc_worker import expose
@@ -112,15 +114,14 @@ def _allowed(name: str, *, filtered: bool) -> frozenset[str]:
     except ProfileError:  # the pool's refusal says it
         rules, filtered = profile.shipped("strict"), False
     table = frozenset(syscall_table(rules.machine))
-    passing = (ALLOW, LOG, NOTIFY)
-    if not filtered or rules.default & ACTION_MASK in passing:
+    if not filtered or rules.default & ACTION_MASK in PERMITTING:
         return table
-    return frozenset(rule.name for rule in rules.rules if rule.action & ACTION_MASK in passing) & table
+    return frozenset(rule.name for rule in rules.rules if rule.action & ACTION_MASK in PERMITTING) & table
 
 
 def source(path: str) -> str | None:
     """The text of a script, or None where it cannot be read."""
     try:
-        return Path(path).read_bytes()[:16 << 20].decode("utf-8-sig", "replace")
+        return read_regular(path, SOURCE_BYTES).decode("utf-8-sig", "replace")
     except (OSError, ValueError):
         return None

@@ -63,7 +63,6 @@ class Kernel:
     write = staticmethod(os.write)
     close = staticmethod(os.close)
     fstat = staticmethod(os.fstat)
-    stat = staticmethod(os.stat)
     listdir = staticmethod(os.listdir)
     readlink = staticmethod(os.readlink)
     mkdir = staticmethod(os.mkdir)

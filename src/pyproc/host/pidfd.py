@@ -13,13 +13,15 @@ Where the exit status comes from:
 | a zombie of somebody else | last field of /proc/PID/stat, where ptrace access shows it | any |
 
 All four tell the status of the whole process, measured with a leader that left before its last thread. Before 6.15 nothing
-tells the status of a process that was reaped by another one: None, and the caller falls back on what it did itself.
+tells the status of a process that was reaped by another one (`tells_of_the_reaped`): its parent has to keep it until it was read.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
 import select
 import struct
 from signal import SIGKILL
@@ -31,6 +33,7 @@ INFO_BYTES = 72
 INFO_EXIT = 8
 EXIT_CODE_OFFSET = 16 + 4 * 11  # after u64 mask, u64 cgroupid, u32 pid tgid ppid ruid rgid euid egid suid sgid fsuid fsgid
 PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
+REAPED_TOLD = (6, 15)
 P_PIDFD = 3  # as in os.P_PIDFD, which not every build has
 
 
@@ -89,6 +92,12 @@ def exit_status(pidfd: int, pid: int) -> int | None:
         pass  # a kernel before 6.13 has no such ioctl, one before 6.15 knows nobody who was reaped
     status = _status_of_our_zombie(pidfd)
     return status if status is not None else _status_of_a_zombie(pidfd, pid)
+
+
+def tells_of_the_reaped() -> bool:
+    """Whether `exit_status` needs no zombie: by the kernel's version, as there is nobody to try it on before a pool starts."""
+    major, minor = (int(number) for number in re.findall(r"\d+", platform.release())[:2])
+    return (major, minor) >= REAPED_TOLD
 
 
 def process_id(pidfd: int) -> int | None:

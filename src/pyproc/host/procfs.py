@@ -9,6 +9,7 @@ targets: names are skipped by their last parenthesis and targets are never follo
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
 from pyproc.host import libc
@@ -17,6 +18,7 @@ KINDS = ("user", "pid", "net", "ipc", "uts", "cgroup", "mnt")
 CAPABILITY_FIELDS = (b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb")
 STATUS_FIELDS = (b"Uid", b"Gid", b"Groups", *CAPABILITY_FIELDS, b"NoNewPrivs", b"Seccomp", b"Seccomp_filters", b"Threads",
                  b"PPid", b"NStgid", b"State", b"NSpid", b"Tgid")
+_MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ (\S{4}) \S+ \S+ \S+\s*(.*)")  # proc(5): permissions, the name
 CHUNK = 8192  # bytes of one read; status is about 1.5 KB
 RLIM_INFINITY = -1  # as in the resource module
 LIMIT_NAMES = {
@@ -145,22 +147,35 @@ def namespaces(pid: int) -> dict[str, str]:
 
 
 def descriptors(pid: int) -> dict[int, str]:
-    """Descriptor -> what it leads to, shared memory with its inode, as its name is anybody's choice; one that is closed while we look
-    is left out. Raises GoneError, Unreadable."""
+    """Descriptor -> what it leads to; one that is closed while we look is left out. Raises GoneError, Unreadable."""
     folder = f"/proc/{pid}/fd"
     found: dict[int, str] = {}
     for name in _names(folder):
         try:
-            link = _link(f"{folder}/{name}")
-            found[int(name)] = memfd_link(link, _inode(f"{folder}/{name}")) if link.startswith("/memfd:") else link
+            found[int(name)] = _link(f"{folder}/{name}")
         except GoneError:
             continue
     return found
 
 
-def memfd_link(link: str, inode: int) -> str:
-    """How `descriptors` shows a shared memory."""
-    return f"{link} [{inode}]"
+def shared_memory(pid: int) -> list[str]:
+    """The names of the mappings that a fork shares and that may be written, now or after an mprotect(2). Raises GoneError, Unreadable,
+    OSError where this kernel does not tell (CONFIG_PROC_PAGE_MONITOR)."""
+    if not any(_shared(line) for line in read(f"/proc/{pid}/maps").splitlines()):
+        return []  # the usual answer; the flags cost a walk through all pages
+    found: list[str] = []
+    shared = name = ""
+    for line in read(f"/proc/{pid}/smaps").decode(errors="surrogateescape").splitlines():
+        begin = _MAPPING.match(line)
+        if begin:
+            shared, name = begin[1][3], begin[2]
+        elif line.startswith("VmFlags:") and shared == "s" and "mw" in line.split():
+            found.append(name)
+    return found
+
+
+def _shared(mapping: bytes) -> bool:
+    return mapping.split(maxsplit=2)[1][3:4] == b"s"
 
 
 def folder(pid: int) -> str:
@@ -229,13 +244,6 @@ def _names(folder: str) -> list[str]:
 def _link(path: str) -> str:
     try:
         return libc.kernel.readlink(path)
-    except OSError as error:
-        raise _told(error, path) from error
-
-
-def _inode(path: str) -> int:
-    try:
-        return libc.kernel.stat(path).st_ino
     except OSError as error:
         raise _told(error, path) from error
 

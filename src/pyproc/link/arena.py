@@ -3,7 +3,8 @@
     requests   we write, the worker maps it for reading: it can change nothing that a caller has built or sent
     answers    the worker writes; we map it privately, and copy what is kept
 
-Each is as large as the limit of what it carries, so that one message always finds room, and its size is sealed. A file that
+Their names are random: how /proc shows a worker's descriptors is compared, and a memfd of its own is not taken for one of them.
+Each is at least as large as the limit of what it carries, so that one message finds room, and its size is sealed. A file that
 nobody has written takes no memory. Where the system refuses either of them there is none, and every value goes through the pipes.
 """
 
@@ -12,33 +13,32 @@ from __future__ import annotations
 import errno
 import os
 
-from pyproc.host import memfd, procfs
-from pyproc_wire.arena import Receiver, Sender
+from pyproc.host import memfd
+from pyproc_wire.arena import Receiver, Sender, answers_size, requests_size
 
 NOTHING_LEFT = (errno.EMFILE, errno.ENFILE)  # a reason to start no worker, as for the pipes
-PAGE = 4096  # bytes
-NAMES = ("pyproc-requests", "pyproc-answers")
 
 
 class Arena:
     """Of at most `request` and `response` bytes a message. `inner` are the worker's descriptors: requests, answers. Raises OSError
     when no descriptor is left."""
 
-    __slots__ = ("_answers", "_inner", "_mapping", "_size", "receiver", "sender")
+    __slots__ = ("_answers", "_inner", "_links", "_mapping", "_size", "receiver", "sender")
 
     def __init__(self, request: int, response: int) -> None:
         self._answers = -1
         self._inner: tuple[int, ...] = ()
         self._mapping: memfd.Mapping | None = None
-        self._size = _whole_pages(response)
-        self.sender = Sender(lambda: self._mapping)
+        self._size, size = answers_size(response), requests_size(request)
+        self.sender = Sender(lambda: self._mapping, lowest=size // 2)
         self.receiver = Receiver(self._map_answers, response, views=False)
-        requests = -1
+        requests, name = -1, os.urandom(8).hex()
+        self._links = (f"/memfd:requests-{name} (deleted)", f"/memfd:answers-{name} (deleted)")
         try:
-            requests = memfd.make(NAMES[0], _whole_pages(request))
-            mapping = memfd.Mapping(requests, _whole_pages(request), shared=True)
+            requests = memfd.make(f"requests-{name}", size)
+            mapping = memfd.Mapping(requests, size, shared=True)
             memfd.seal(requests, only_we_write=True)
-            self._answers = memfd.make(NAMES[1], self._size)
+            self._answers = memfd.make(f"answers-{name}", self._size)
             memfd.seal(self._answers, only_we_write=False)
         except OSError as error:
             _close(requests)
@@ -47,6 +47,7 @@ class Arena:
                 raise
             null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self._inner = (null, null)
+            self._links = (os.devnull, os.devnull)
             return
         self._mapping = mapping
         self._inner = (requests, self._answers)
@@ -59,10 +60,7 @@ class Arena:
     @property
     def links(self) -> tuple[str, ...]:
         """How /proc shows `inner`."""
-        if not self.there:
-            return (os.devnull,) * 2
-        return tuple(procfs.memfd_link(f"/memfd:{name} (deleted)", os.fstat(fd).st_ino)
-                     for name, fd in zip(NAMES, self._inner, strict=True))
+        return self._links
 
     @property
     def there(self) -> bool:
@@ -83,10 +81,6 @@ class Arena:
 
     def _map_answers(self) -> memfd.Mapping | None:
         return memfd.Mapping(self._answers, self._size, shared=False) if self._answers >= 0 else None
-
-
-def _whole_pages(size: int) -> int:
-    return -(-size // PAGE) * PAGE
 
 
 def _close(fd: int) -> None:

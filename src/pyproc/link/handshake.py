@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pyproc.link import schemas
 from pyproc_wire.connection import CallerConnection, Ready
 from pyproc_wire.errors import WireError, printable
 from pyproc_wire.texts import FUNCTION_NAME
@@ -40,14 +41,18 @@ def greet(connection: CallerConnection, data: bytes) -> dict[str, Any] | None:
 def _checked(functions: dict[str, Any]) -> dict[str, Any]:
     if len(functions) > FUNCTIONS_MAX:
         raise Refused(f"it exposes {len(functions)} functions, limit is {FUNCTIONS_MAX}")
+    room = schemas.VALUES_MAX
     for name, description in functions.items():
         if FUNCTION_NAME.fullmatch(name) is None:
             raise Refused(f"it exposes a function of the name {printable(name)!r}")
         if not isinstance(description, dict) or description.keys() != FIELDS:
             raise Refused(f"its description of {name!r} is not {', '.join(sorted(FIELDS))}")
-        if not (isinstance(description["stream"], bool) and isinstance(description["idempotent"], bool)
-                and isinstance(description["input"], dict) and isinstance(description["output"], dict)):
+        if not (isinstance(description["stream"], bool) and isinstance(description["idempotent"], bool)):
             raise Refused(f"its description of {name!r} has a field of the wrong type")
+        try:
+            room = schemas.check(description["output"], schemas.check(description["input"], room))
+        except schemas.NotASchema as error:
+            raise Refused(f"its description of {name!r} has no JSON Schema: {error}") from error
         timeout = description["timeout"]
         if timeout is not None and not (type(timeout) in (int, float) and 0 < timeout < math.inf):
             raise Refused(f"the timeout of {name!r} is not a number of seconds above 0")

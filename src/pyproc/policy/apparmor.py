@@ -34,6 +34,8 @@ SETUP = """\
     umount,
     pivot_root,
     owner /proc/*/{uid_map,gid_map,setgroups} w,
+    # the keeper removes a pool's empty control groups, whose mount it no longer sees
+    /**/pyproc-*/{,**/} rw,
     /tmp/ r,
     /tmp/** w,
     /proc/*/** r,
@@ -67,8 +69,11 @@ profile pyproc flags=(attach_disconnected) {{
   capability setgid,
   capability setfcap,
   capability kill,
-  # attesting: /proc/PID/environ of what runs in a user namespace of ours
+  # attesting: /proc/PID/environ of what runs in a user namespace of ours, under another uid if we are root
   capability sys_ptrace,
+  capability dac_read_search,
+  # a worker's own limit of tasks, set from outside
+  capability sys_resource,
   /dev/null rw,
   signal (send, receive) peer=pyproc,
   signal (send) peer=pyproc//worker,
@@ -77,7 +82,8 @@ profile pyproc flags=(attach_disconnected) {{
 
   profile worker flags=(attach_disconnected) {{
     network unix,
-{denied.replace("  deny", "    deny")}    deny ptrace,
+{denied.replace("  deny", "    deny")}    deny ptrace (read, trace),
+    ptrace (readby, tracedby) peer=pyproc,
     signal (receive) peer=pyproc,
     signal (send, receive) peer=pyproc//worker,
 {SETUP}    # the program that boots is the interpreter again; no other program can be started

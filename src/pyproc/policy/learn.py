@@ -5,8 +5,8 @@
                    ─▶ an ordinary pool without each part: if they end the same, that part is not needed ─▶ Lesson
 
 Rules and reasons:
-* Files are never let through: a path that was asked for is listed for the next round, if it may be proposed at all
-  (sandbox.secrets). So a worker sees during learning what the policy would show it and nothing else.
+* Files are never let through: a path that was asked for is listed for the next round, if it may be shown at all
+  (policy.withheld). So a worker sees during learning what the policy would show it and nothing else.
 * A part of the proposal is there because the calls end otherwise without it, in an ordinary pool. Asking is not needing:
   programs look at many files which they do without.
 * A limit that was met is doubled until it is not: the proposal is at most twice what is needed, which leaves some room.
@@ -22,8 +22,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pyproc.config.options import Limits, Sandbox
-from pyproc.errors import ConfigError
-from pyproc.policy import survey
+from pyproc.errors import ConfigError, NotFound
+from pyproc.policy import survey, withheld
 from pyproc.policy.lesson import Extra, Lesson, Part, Reason, State
 from pyproc.policy.observe import SEEN_MAX, WIDER, Call, Run, observe, ordinary
 from pyproc.sandbox import acts, profile
@@ -31,7 +31,7 @@ from pyproc.sandbox.acts import Act
 from pyproc.sandbox.denial import limit_text
 from pyproc.sandbox.explain import answer, judge
 from pyproc.sandbox.oci_export import to_oci
-from pyproc.sandbox.paths import look_here
+from pyproc.sandbox.paths import View, look_here
 from pyproc.sandbox.rules import ALLOW, U32, Condition, Profile, Rule, syscall_table
 from pyproc.sandbox.verdict import Change, Policy
 from pyproc.supervisor.spec import WorkerSpec
@@ -52,16 +52,22 @@ class Learner:
 
     def __init__(self, spec: WorkerSpec, calls: Sequence[Call], timeout: float, tell: Callable[[str], None]) -> None:
         self._spec, self._calls, self._timeout, self._tell = spec, calls, timeout, tell
-        self._folder = tempfile.TemporaryDirectory(prefix="pyproc-learn-")
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="pyproc-learn-")
+        except OSError as error:
+            raise ConfigError(f"no temporary folder can be made: {error.strerror}; name one with room by TMPDIR") from error
         self._reasons: dict[Part, dict[Reason, None]] = {}
         self._refused: dict[str, tuple[str, dict[str, None]]] = {}
         self._pools = 0
 
     def learn(self, profile_path: str) -> Lesson:
-        """`profile_path`: where a profile of one's own will stand. Raises ConfigError, ProtectionUnavailable."""
+        """`profile_path`: where a profile of one's own will stand. Raises ConfigError, for a script that no policy makes loadable too,
+        ProtectionUnavailable, and NotFound for a function that is not there."""
         with self._folder:
             state, rounds = self._ask()
             goal = self._ordinary(state)
+            if goal.failure and not state.parts and not self._refused:  # nothing that a policy could mend
+                raise ConfigError(goal.failure)
             again = self._ordinary(state)
             exact = goal.ended == again.ended
             self._tell(f"{len(state.parts)} parts were asked for; trying without each")
@@ -81,11 +87,14 @@ class Learner:
             spec = self._with(state)
             self._pools += 1
             run = observe(spec, self._calls, self._timeout)
+            for ended in run.ended:
+                if ended.code == NotFound.code:
+                    raise NotFound(ended.text)
             self._refused.clear()  # what the round before was refused may be allowed now
-            wanted = state
-            for part in self._wants(run, survey.in_force(spec)):
+            policy, wanted = survey.in_force(spec), state
+            for part in self._wants(run, policy):
                 wanted = wanted.plus(part)
-            wanted = _collapsed(wanted)
+            wanted = _collapsed(wanted, policy.view)
             for part in wanted.parts:
                 self._reasons.setdefault(part, {Reason("", f"more than {COLLAPSE} files of it"): None})
             if run.overflow:
@@ -103,8 +112,9 @@ class Learner:
                 self._reasons.setdefault(part, {}).setdefault(reason)
                 found.append(part)
         for where, change in run.changes:
-            if self._may_raise(change):
-                self._reasons.setdefault(change, {}).setdefault(Reason(where, "met its limit" if "limits" in change.key else "import"))
+            reason = Reason(where, "met its limit" if "limits" in change.key else "import")
+            if self._may_raise(change) and not self._withheld((change,), policy, reason):
+                self._reasons.setdefault(change, {}).setdefault(reason)
                 found.append(change)
         return found
 
@@ -120,8 +130,19 @@ class Learner:
                 return extras
         changes = tuple(change for change in verdict.changes if change.value != "FILE")
         if not changes:
-            self._refused.setdefault(reason.what, (verdict.why_none or verdict.why, {}))[1].setdefault(reason.where)
-        return changes
+            self._refuse(reason, verdict.why_none or verdict.why)
+        return () if self._withheld(changes, policy, reason) else changes
+
+    def _withheld(self, changes: Sequence[Change], policy: Policy, reason: Reason) -> bool:
+        """Whether one of the paths that are listed together is not to be shown, which is then told."""
+        paths = (str(change.value) for change in changes if change.key == "sandbox.read")
+        why = next(filter(None, (withheld.reason(path, policy.view) for path in paths)), "")
+        if why:
+            self._refuse(reason, why)
+        return bool(why)
+
+    def _refuse(self, reason: Reason, why: str) -> None:
+        self._refused.setdefault(reason.what, (why, {}))[1].setdefault(reason.where)
 
     def _may_raise(self, change: Change) -> bool:
         """A limit that was met, within its doublings; or the script's own folder."""
@@ -272,13 +293,13 @@ def _same(run: Run, goal: Run, *, exact: bool) -> bool:
     return run.ended == goal.ended if exact else [e.kind for e in run.ended] == [e.kind for e in goal.ended]
 
 
-def _collapsed(state: State) -> State:
-    """Many files of one folder are listed as the folder."""
+def _collapsed(state: State, view: View) -> State:
+    """Many files of one folder are listed as the folder, if that may be shown."""
     files: dict[str, list[Part]] = {}
     for part in state.parts:
         if isinstance(part, Change) and part.key == "sandbox.read":
             files.setdefault(os.path.dirname(str(part.value)), []).append(part)
     for folder, parts in files.items():
-        if len(parts) > COLLAPSE:
+        if len(parts) > COLLAPSE and not withheld.reason(folder, view):
             state = state.without(parts).plus(Change("sandbox.read", folder))
     return state

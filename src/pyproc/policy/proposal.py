@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from pyproc.config.model import PLAIN
 from pyproc.config.options import Limits, Sandbox
 from pyproc.policy.lesson import Extra, Lesson, Part, Reason
 from pyproc.sandbox.denial import limit_text, size_text
@@ -17,7 +18,6 @@ from pyproc.sandbox.explain import spelled
 from pyproc.sandbox.verdict import Change
 
 SHOWN: Final = 3  # reasons of one part in the text; all are in the JSON document
-PLAIN: Final = ("workers", "isolation", "timeout", "queue", "max_requests", "env", "preload", "python")
 
 
 def keys(name: str, sandbox: Sandbox, limits: Limits) -> str:
@@ -84,7 +84,8 @@ def text(lesson: Lesson, source: str) -> str:
     if lesson.run.failure:
         lines.append(f"under the proposal the pool does not start: {lesson.run.failure}")
     shown = "with the same results" if lesson.exact else "by their outcome; results differ from run to run and were not compared"
-    lines.append(f"{'proven' if lesson.proven else 'NOT proven'}: {_count(len(lesson.run.ended), 'call')}, {shown}; "
+    calls = "no call could be made" if lesson.run.failure else f"{_count(len(lesson.run.ended), 'call')}, {shown}"
+    lines.append(f"{'proven' if lesson.proven else 'NOT proven'}: {calls}; "
                  f"{_count(lesson.rounds, 'round')} of observation, {_count(lesson.pools, 'pool')} in all")
     return "\n".join(lines)
 

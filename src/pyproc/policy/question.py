@@ -23,6 +23,8 @@ ARGUMENTS: Final = 6  # of a system call
 _ON_PATHS: Final = ", ".join(f"{kind} PATH" for kind in acts.KINDS if kind in acts.ON_PATHS - {"open", "write"})
 FORMS: Final = f"open PATH [--write], {_ON_PATHS}, connect HOST:PORT or PATH, listen PORT, fork, thread, call NAME [N=VALUE ...]"
 
+FORM_OF: Final = {"open": "open PATH [--write]", "connect": "connect HOST:PORT or connect PATH", "listen": "listen PORT"}  # others PATH
+
 _SENTENCE: Final = re.compile(r"(?:may|can|could)\s+(?P<pool>[\w.-]+)\s+(?P<act>.+?)\s*\??", re.IGNORECASE | re.DOTALL)
 _PURPOSE: Final = re.compile(r"(?P<rest>.+?)\s+for\s+(?P<purpose>reading|writing|appending)", re.IGNORECASE | re.DOTALL)
 _VERBS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
@@ -75,6 +77,8 @@ def _act(words: list[str], machine: str, *, write: bool) -> Act:
         return _call(rest, machine)
     if kind in ("fork", "thread") and not rest:
         return Act(kind)
+    if kind in acts.KINDS and not any(rest):
+        raise QuestionError(f"act {kind!r} lacks what it is done to; write {FORM_OF.get(kind, f'{kind} PATH')}")
     if kind not in acts.KINDS or len(rest) != 1 or not rest[0]:
         raise QuestionError(f"act is {' '.join(words)[:200]!r}; possible are {FORMS}")
     if write and kind != "open":

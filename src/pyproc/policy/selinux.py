@@ -23,11 +23,13 @@ RULES = """\
     (type exec_t)
     (type readable_t)
     (type state_t)
+    (type memory_t)
     (roletype system_r service_t)
     (roletype system_r worker_t)
     (roletype object_r exec_t)
     (roletype object_r readable_t)
     (roletype object_r state_t)
+    (roletype object_r memory_t)
     (typeattribute confined)
     (typeattributeset confined (service_t worker_t))
     ; the trees of workers: by exec of the interpreter that is labelled exec_t
@@ -48,6 +50,10 @@ RULES = """\
     (allow worker_t readable_t (lnk_file (getattr read)))
     (allow service_t readable_t (file (getattr open read execute map)))
     (allow service_t readable_t (dir (getattr open read search)))
+    ; the arenas of large values: memfds of the service, which its workers map
+    (allow confined memory_t (file (getattr read write map)))
+    (optional arenas
+        (typetransition service_t tmpfs_t file memory_t))
     (allow service_t state_t (dir (getattr open read search write add_name remove_name create rmdir)))
     (allow service_t state_t (file (getattr open read write append create unlink rename setattr lock)))
     (allow service_t state_t (sock_file (getattr create unlink write setattr)))

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from pyproc.sandbox.rules import ACTION_MASK, ALLOW, LOG, NOTIFY, Profile, Rule, syscall_table
+from pyproc.sandbox.rules import ACTION_MASK, ALLOW, PERMITTING, Profile, Rule, syscall_table
 
 
 @cache
@@ -25,7 +25,7 @@ def needs() -> list[dict[str, Any]]:
 
 def names(profile: Profile) -> list[str]:
     """Every call that a service of workers under `profile` may make, sorted."""
-    own = {rule.name for rule in profile.rules if rule.action & ACTION_MASK in (ALLOW, LOG, NOTIFY)}
+    own = {rule.name for rule in profile.rules if rule.action & ACTION_MASK in PERMITTING}
     return sorted(own | {name for need in needs() for name in need["names"]})
 
 

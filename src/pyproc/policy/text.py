@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping
 
+from pyproc.config.units import time_text
 from pyproc.policy import calls, head
 from pyproc.policy.subject import Policy
 from pyproc.sandbox.plan import LayerState
@@ -65,7 +66,7 @@ def _limits(policy: Policy) -> list[str]:
     told = ["limits of a worker"]
     for name in sorted(policy.limits.__slots__):
         value = getattr(policy.limits, name)
-        words = (size(value) if name in BYTES else f"{value:g} s" if name in SECONDS
+        words = (size(value) if name in BYTES else time_text(value) if name in SECONDS
                  else "no share of its own" if value is None else f"{value}")
         told.append(f"  {name:<14} {words}")
     told.append("  rlimits        " + ", ".join(f"{name} {value}" for name, value in sorted(policy.rlimits.items())))

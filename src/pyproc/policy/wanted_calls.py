@@ -12,9 +12,11 @@ import json
 from collections.abc import Sequence
 from typing import Final
 
+from pyproc.errors import InvalidArgument
 from pyproc.policy.observe import Call
 from pyproc_wire.codec import JSON
 from pyproc_wire.errors import RemoteProtocolError
+from pyproc_wire.texts import FUNCTION_NAME
 
 CALLS_MAX: Final = 10_000
 
@@ -24,10 +26,13 @@ class CallsError(ValueError):
 
 
 def from_words(words: Sequence[str]) -> list[Call]:
-    """`METHOD [BODY] ...`. Raises CallsError."""
+    """`METHOD [BODY] ...`. Raises CallsError, InvalidArgument for a word that can be neither."""
     calls: list[Call] = []
     for word in words:
         body = _json(word)
+        if body is None and FUNCTION_NAME.fullmatch(word) is None:
+            raise InvalidArgument(f"{word[:80]!r} is neither JSON nor a function's name; write METHOD [BODY] METHOD [BODY] ..., each "
+                                  "BODY quoted for the shell, such as '{\"value\": 1}'", path="$")
         if body is None:
             calls.append(Call(word))
         elif calls and calls[-1].body is None:

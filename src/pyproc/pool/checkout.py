@@ -168,6 +168,14 @@ class Checkout:
         if self.idle:
             self.match()
 
+    def rejoin(self, waiter: Waiter) -> None:
+        """Join the queue again, without bound, with a call that was accepted."""
+        with self._lock:
+            waiter.over = False
+            self.waiters.append(waiter)
+        if self.idle:
+            self.match()
+
     def leave(self, waiter: Waiter) -> bool:
         """End the wait; True for the first who does, to whom the call belongs with the worker that was given."""
         with self._lock:

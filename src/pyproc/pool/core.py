@@ -26,7 +26,6 @@ from pyproc.errors import (
     SHUTDOWN,
     CallError,
     DeadlineExceeded,
-    NotFound,
     PyprocError,
     Unavailable,
 )
@@ -65,6 +64,7 @@ class Core:
         self.owner = os.getpid()
         self._max_requests = self.options.max_requests
         self.placed = Placed()
+        self._blocks = self.placed.blocks
         self._functions: dict[str, Any] = {}
         self._sender: FunctionSender | None = None
         self._making_sender = threading.Lock()
@@ -203,8 +203,7 @@ class Core:
         try:
             span = self._spans[method]
         except (KeyError, TypeError):
-            known = ", ".join(sorted(self._spans)[:20])
-            unknown = NotFound(f"no function {str(method)[:200]!r} is exposed; exposed are {known}")
+            unknown = failures.not_exposed(method, self._spans)
             self.ledger.reject(unknown)
             raise unknown from None
         if timeout is not None:
@@ -213,7 +212,7 @@ class Core:
             except CallError as error:
                 self.ledger.reject(error)
                 raise
-        if self.placed:
+        if self._blocks:
             return placed.take(self.placed, self.checkout, body), span
         return self.checkout.take(), span
 
@@ -234,13 +233,13 @@ class Core:
             if worker is not None:
                 self.give_back(worker)
 
-    def begin(self, worker: Worker, method: str, body: Any, span: Span, stream: bool) -> bytes:  # noqa: FBT001 - as `request`
+    def begin(self, worker: Worker, method: str, body: Any, span: Span, stream: bool, batch: int = 0) -> bytes:  # noqa: FBT001 - as `request`
         """Encode the request and arm the deadline; the worker is busy from here on. Whatever is raised goes to `not_begun`."""
         id = next(worker.ids)
         seconds, milliseconds, new, worker.allowed = span
         worker.deadline = deadline = monotonic() + seconds
         try:
-            frame = worker.connection.request(id, method, body, milliseconds, stream)
+            frame = worker.connection.request(id, method, body, milliseconds, stream, None, None, batch)
         except BaseException:
             worker.connection.withdraw(id)
             raise
@@ -316,6 +315,36 @@ class Core:
         failure = failures.failed(self.supervisor.policy, self.options.name, worker, event)
         self.over(worker, failure.code)
         raise failure
+
+    def failure(self, worker: Worker, failure: Failed | LocalProtocolError) -> CallError:
+        """The error of an item of a batch, which is counted."""
+        if isinstance(failure, LocalProtocolError):
+            error = failures.unreadable(self.options.name, worker, failure)
+        else:
+            error = failures.failed(self.supervisor.policy, self.options.name, worker, failure)
+        self.ledger.count(error.code)
+        return error
+
+    def calls_left(self, worker: Worker) -> float:
+        """How many calls it may take before it is replaced."""
+        return self._max_requests - worker.calls if self._max_requests else math.inf
+
+    def await_again(self, method: str, span: Span) -> tuple[Worker, Span]:
+        """A worker for a call that was accepted and has given its worker back. It stands behind all others and needs no room, as
+        it has made some. Raises CallError, and it is counted then."""
+        gate = threading.Lock()
+        gate.acquire()
+        waiter = Waiter(gate.release, span)
+        try:
+            self.checkout.rejoin(waiter)
+            if self.closed is not None:
+                self.checkout.dismiss()
+            gate.acquire(timeout=max(0.0, waiter.deadline - monotonic()))
+            worker, _, span = self.granted(waiter, method)
+            return worker, span
+        except BaseException:
+            self.interrupted(waiter)
+            raise
 
     def _lent(self, worker: Worker, output: int, value: Any) -> View:
         """The call is over, its value is looked at, and its worker waits for that."""

@@ -7,10 +7,12 @@ worker is shown where it is public, and escaped everywhere.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import secrets
+from collections.abc import Collection
 
-from pyproc.errors import CallError, Cancelled, DeadlineExceeded, WorkerLost, from_code
+from pyproc.errors import CallError, Cancelled, DeadlineExceeded, NotFound, WorkerLost, from_code
 from pyproc.sandbox.denial import ENDING, limit_met
 from pyproc.sandbox.verdict import Policy
 from pyproc.supervisor import denied
@@ -21,6 +23,20 @@ from pyproc_wire.errors import LocalProtocolError, printable
 
 log = logging.getLogger("pyproc")
 LINE_CHARS = 4096  # of one line of a worker's text
+SHOWN_CHARS = 200  # of a method's name; the longest that can be exposed has 128
+NAMED_MAX = 20  # functions
+EXPOSES_NOTHING = "the script exposes nothing of its own, write @expose above a function"
+
+
+def not_exposed(method: object, exposed: Collection[str]) -> NotFound:
+    """The error for a function that is not there: a name like it, and those that are."""
+    asked = str(method)[:SHOWN_CHARS]
+    close = difflib.get_close_matches(asked, exposed, 1)
+    meant = f"; did you mean {close[0]!r}?" if close else ";"
+    names = sorted(exposed)
+    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+    nothing = f"; {EXPOSES_NOTHING}" if names == ["health"] else ""
+    return NotFound(f"no function {asked!r} is exposed{meant} exposed are {', '.join(names[:NAMED_MAX])}{more}{nothing}")
 
 
 def failed(policy: Policy, pool: str, worker: Worker, event: Failed) -> CallError:

@@ -30,7 +30,10 @@ Callback = Callable[[Future[Any]], object]
 
 
 class Submission(Future[Any]):
-    """One call. `waiter` while it stands in the queue, else `begun`: its worker and its frame."""
+    """One call. `waiter` while it stands in the queue, else `begun`: its worker and its frame. `waits_again`: its thread may wait for
+    a worker, and cannot keep another call that has one."""
+
+    waits_again = False
 
     def __init__(self, core: Core, method: str) -> None:
         super().__init__()
@@ -74,7 +77,7 @@ class Submission(Future[Any]):
             if self.begun is None and not self._begin():
                 return self.taken() if self.cancelled() else []  # cancelled, or woken twice
             worker, frame = self.begun  # type: ignore[misc]
-            result = converse(self._core, worker, frame)
+            result = self.converse(worker, frame)
         except BaseException as error:  # noqa: BLE001 - whatever a call raises is its future's, as an executor has it
             self.set_exception(error)
         else:
@@ -90,11 +93,19 @@ class Submission(Future[Any]):
             return False
         worker, body, span = core.granted(waiter, self.method)
         try:
-            self.begun = worker, core.begin(worker, self.method, body, span, False)
+            self.begun = worker, self.begin(worker, body, span)
         except BaseException as error:
             core.not_begun(worker, span, error)
             raise
         return True
+
+    def begin(self, worker: Worker, body: Any, span: Span) -> bytes:
+        """Its frame, as `Core.begin`."""
+        return self._core.begin(worker, self.method, body, span, False)
+
+    def converse(self, worker: Worker, frame: bytes) -> Any:
+        """Its result, or raise what it is refused with."""
+        return converse(self._core, worker, frame)
 
     def fail(self, error: Exception) -> None:
         """No thread can be had for it."""
@@ -119,19 +130,18 @@ class Submissions:
         self._threads = ThreadPoolExecutor(THREADS_MAX, "pyproc-submit")
         self._here = threading.local()  # `.next`: in a thread that is about to be free, room for one call to go on with
 
-    def submit(self, method: str, body: Any, timeout: float | str | None) -> Future[Any]:
-        """The call's future, which holds its refusal too."""
-        call = Submission(self._core, method)
+    def start(self, call: Submission, body: Any, timeout: float | str | None) -> None:
+        """Have `call` begin, or wait, or hold why it does not."""
         try:
             if not self._begin(call, body, timeout):
-                return call  # it stands in the queue
+                return  # it stands in the queue
         except Exception as error:  # noqa: BLE001 - as above
             call.set_exception(error)
             call.taken()
-            return call
+            return
         call.set_running_or_notify_cancel()
         self._hand_over(call)
-        return call
+        return
 
     def close(self) -> None:
         """No thread is started any more; what runs goes on."""
@@ -145,7 +155,7 @@ class Submissions:
             if worker is None:
                 self._queue(call, body, span)
                 return False
-            call.begun = worker, core.begin(worker, call.method, body, span, False)
+            call.begun = worker, call.begin(worker, body, span)
         except BaseException as error:
             core.not_begun(worker, span, error)
             raise
@@ -177,7 +187,7 @@ class Submissions:
             if call.done():
                 return  # the executor kept what it could not start a thread for
             room: list[Submission] = []
-            self._here.next = room
+            self._here.next = None if call.waits_again else room
             callbacks = call.settle()
             self._here.next = None
             if room and callbacks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sys
@@ -12,6 +13,7 @@ from inspect import signature
 from typing import TypedDict, TypeVar, Unpack
 
 from pyproc.config import values
+from pyproc.config.files import read_regular
 from pyproc.config.options import Limits, Restart, Sandbox
 from pyproc.config.units import parse_time
 from pyproc.config.values import QUEUE_MAX, REQUESTS_MAX, WORKERS_MAX, shown
@@ -107,25 +109,24 @@ def _read(
         raise ConfigError(f"script is {shown(script)}; give the path of a Python file as text or as a pathlib.Path")
     path = os.path.abspath(os.fspath(script))
     ahead = isolation == "call" and zygote  # without a zygote nothing can be forked
-    spec = WorkerSpec(name=name, script=path, source=_source(path), workers=workers,
+    spec = WorkerSpec(name=name, script=path, source="" if path == os.devnull else _source(path), workers=workers,
                       sandbox=Sandbox() if sandbox is None else sandbox, limits=Limits() if limits is None else limits,
                       environment=values.environment("env", env), python=values.interpreter("python", python),
-                      preload=preloaded, solo=not zygote,
-                      parked=park.bound(workers) if ahead else 0, intensity=often.intensity, period=often.period)
+                      preload=preloaded, solo=not zygote, apart=isolation == "call", parked=park.bound(workers) if ahead else 0,
+                      intensity=often.intensity, period=often.period)
     return Options(name=name, isolation=isolation, timeout=parse_time("timeout", timeout), queue=queue,
                    max_requests=1 if isolation == "call" else max_requests, spec=spec)
 
 
 def _source(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            data = file.read(SOURCE_BYTES + 1)
-        if len(data) > SOURCE_BYTES:
-            raise ConfigError(f"script {path!r} is longer than 16 MiB; put data into files and list them in sandbox.read")
+        data = read_regular(path, SOURCE_BYTES)
     except PermissionError as error:
         remedy = f"let uid {os.geteuid()} read it and its folders"
         raise ConfigError(f"script {path!r} cannot be read: {error.strerror}; {remedy}") from error
     except (OSError, ValueError) as error:  # a path with NUL
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            raise ConfigError(f"script {path!r} is longer than 16 MiB; put data into files and list them in sandbox.read") from error
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"script {path!r} cannot be read: {why}; give the path of a Python file") from error
     try:

@@ -33,16 +33,13 @@ class Block(NamedTuple):
 
 
 class Placed:
-    """True while there are such arrays."""
+    """`blocks` has an entry while there are such arrays."""
 
     def __init__(self) -> None:
-        self._blocks: dict[int, Block] = {}
+        self.blocks: dict[int, Block] = {}
         self._names = itertools.count()
         self._freed: deque[int] = deque()
         self._stale: set[Worker] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._blocks)
 
     def build(self, worker: Worker | None, shape: Any, dtype: Any) -> Any:
         """An array as numpy.empty makes it, in the arena of `worker`, which is the caller's, or in ordinary memory."""
@@ -61,7 +58,7 @@ class Placed:
         array = numpy.frombuffer(region, "u1", size, offset)
         start = array.__array_interface__["data"][0]
         name = next(self._names)
-        self._blocks[name] = Block(worker, start, start + size, offset)
+        self.blocks[name] = Block(worker, start, start + size, offset)
         weakref.finalize(region, self._freed.append, name).atexit = False
         return array.view(kind).reshape(lengths)
 
@@ -69,7 +66,7 @@ class Placed:
         """The worker in whose arena an array of `body` lies: the body itself, or an item of it."""
         for array in _arrays(body):
             address = array.__array_interface__["data"][0]
-            for block in list(self._blocks.values()):
+            for block in list(self.blocks.values()):
                 if block.start <= address < block.end:
                     return block.worker
         return None
@@ -77,12 +74,12 @@ class Placed:
     def reclaim(self, worker: Worker) -> None:
         """Take back the room of what nobody holds any more in the arena of `worker`, which is the caller's."""
         while self._freed:
-            block = self._blocks.pop(self._freed.popleft(), None)
+            block = self.blocks.pop(self._freed.popleft(), None)
             if block is not None:
                 self._stale.add(block.worker)
         if worker in self._stale:
             self._stale.discard(worker)
-            floor = min((block.offset for block in list(self._blocks.values()) if block.worker is worker), default=None)
+            floor = min((block.offset for block in list(self.blocks.values()) if block.worker is worker), default=None)
             worker.channel.arena.sender.release(floor)
 
 

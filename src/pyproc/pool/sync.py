@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from os import read, write
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 from pyproc.link.channel import WHOLE_BYTES
+from pyproc.pool import batches
 from pyproc.pool import options as pool_options
 from pyproc.pool.converse import answer, converse, wait
 from pyproc.pool.core import Core
-from pyproc.pool.futures import Submissions
+from pyproc.pool.futures import Submission, Submissions
 from pyproc.pool.options import PoolOptions, with_options
 from pyproc.pool.view import View
 from pyproc.supervisor.state import Worker
 from pyproc_wire.connection import Failed, Part, Succeeded
 from pyproc_wire.errors import RemoteProtocolError
 from pyproc_wire.limits import PARTS_AHEAD, RECV_BYTES
+
+S = TypeVar("S", bound=Submission)
 
 
 class Pool:
@@ -135,28 +137,21 @@ class Pool:
 
     def submit(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Future[Any]:
         """The call as a concurrent.futures.Future, which holds its refusal too. Raises Unavailable once the pool is closed."""
+        return self._submit(Submission(self._core, method), body, timeout)
+
+    def _submit(self, call: S, body: Any, timeout: float | str | None) -> S:
         if self._core.closed is not None:
             self._core.refuse_closed()
         with self._submitting:
             if self._submissions is None:
                 self._submissions = Submissions(self._core)
-        return self._submissions.submit(method, body, timeout)
+        self._submissions.start(call, body, timeout)
+        return call
 
     def map(self, method: str, bodies: Iterable[Any], *, timeout: float | str | None = None) -> Iterator[Any]:
-        """The results in order; twice as many calls as workers are in flight at most, and no more than find room in the queue. The
-        first error is raised in its place."""
-        window: deque[Future[Any]] = deque()
-        bound, checkout = 2 * self._core.options.spec.workers, self._core.checkout
-        try:
-            for body in bodies:
-                window.append(self.submit(method, body, timeout=timeout))
-                while window and (len(window) >= bound or checkout.is_full):
-                    yield window.popleft().result()
-            while window:
-                yield window.popleft().result()
-        finally:
-            for future in window:
-                future.cancel()
+        """The results in order. Calls that take little time travel together, in batches; twice as many batches as workers are in
+        flight at most, and no more than find room in the queue. The first error is raised in its place."""
+        return batches.results(self._core, self._submit, method, bodies, timeout)
 
     def executor(self) -> Executor:
         """A concurrent.futures.Executor that runs ordinary functions in this pool's workers; what they return comes as data. All

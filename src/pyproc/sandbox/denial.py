@@ -16,6 +16,7 @@ import errno
 import posixpath
 from typing import Final, NamedTuple
 
+from pyproc.config.units import time_text
 from pyproc.sandbox import acts, derive, profile
 from pyproc.sandbox.acts import Act
 from pyproc.sandbox.explain import NO_NETWORK, judge
@@ -124,7 +125,7 @@ def doubled(policy: Policy, limit: str) -> Change:
 def limit_text(limit: str, value: float) -> str | int:
     """A limit's value as it is written in pyproc.toml."""
     if limit == "cpu_time":
-        return f"{value:g} s"
+        return time_text(value)
     return size_text(int(value)) if limit in SIZES else int(value)
 
 
@@ -153,7 +154,7 @@ def _limit(policy: Policy, bound: str) -> Denial | None:
         return None
     value = getattr(policy.limits, bound)
     raised = doubled(policy, bound)
-    shown = f"{value:g} s" if bound == "cpu_time" else size_text(value) if isinstance(raised.value, str) else str(value)
+    shown = time_text(value) if bound == "cpu_time" else size_text(value) if isinstance(raised.value, str) else str(value)
     return _raise("limits", f"limits.{bound}, which is {shown}", raised)
 
 

@@ -105,6 +105,8 @@ def zygote_rules(profile: Profile) -> Profile:
             "the zygote receives each worker's channel",
             _masked(2, U32 ^ RECEIVE_FLAGS),
         )
+    if not profile.permits("wait4"):
+        own += _rules(profile, "wait4", ALLOW, "the zygote lets go of a dead worker, once its exit status was read")
     if profile.permits("tgkill"):
         own += _rules(profile, "tgkill", NOTIFY, "a signal to oneself: the supervisor compares the pid")
     own += _fork(profile, NOTIFY, "the supervisor decides which fork it ordered")

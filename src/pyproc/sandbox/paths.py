@@ -118,6 +118,11 @@ def shown_for(path: str, look: Look | None) -> str:
     found = look(path) if look is not None else None
     if found is None or not stat.S_ISLNK(found.mode):
         return path
+    return led_to(path, look)
+
+
+def led_to(path: str, look: Look | None) -> str:
+    """`path` with every link on its way and at its end followed, as far as the machine has it."""
     everywhere = View(False, (), (), {}, "/", 0, 0, frozenset())
     return walk(everywhere, path, look).path
 

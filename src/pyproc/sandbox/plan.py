@@ -107,10 +107,10 @@ def refuse_unsupported(decided: Mapping[str, LayerState], uid: int) -> None:
 def build(
     *, sandbox: Sandbox, limits: Limits, interpreter: Interpreter, granted: Mapping[str, str], landlock_abi: int,
     environment: Mapping[str, str], script: str, source: str, preload: tuple[str, ...], workers: int, ordinal: int,
-    warm: bool = False,
-    solo: bool, uid: int, gid: int, cgroups: list[str],
+    solo: bool, uid: int, gid: int, cgroups: list[str], keeps_the_dead: bool = False, warm: bool = False,
 ) -> Plan:
-    """The whole plan of one zygote. Raises ConfigError, ProtectionUnavailable."""
+    """The whole plan of one zygote. `keeps_the_dead`: workers that ended stay zombies until their status was read; `warm`:
+    a worker rehearses its first call. Raises ConfigError, ProtectionUnavailable."""
     decided = layers(sandbox, granted)
     refuse_unsupported(decided, uid)
     on = {name for name, layer in decided.items() if layer.state == "enforced"}
@@ -154,7 +154,7 @@ def build(
         },
         "sys_path": list(interpreter.sys_path), "site_path": list(interpreter.site_path), "preload": list(preload),
         "script": {"path": script, "source": source, "folder": importable(os.path.dirname(script), sandbox.read)},
-        "solo": solo, "cgroups": cgroups,
+        "solo": solo, "cgroups": cgroups, "keeps_the_dead": keeps_the_dead,
         "limits": {"request": limits.request, "response": limits.response}, "warm": warm,
     }
     inner = "".join(("0 0 1", f"\n{INNER_ID} {host_uid} 1")) if uid == 0 else f"0 {uid} 1"

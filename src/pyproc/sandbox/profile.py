@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from importlib.resources import files
 
+from pyproc.config.files import read_regular
 from pyproc.sandbox.needs import require_start
 from pyproc.sandbox.oci import parse
 from pyproc.sandbox.rules import Profile, ProfileError
@@ -36,13 +37,10 @@ def named(name: str, *, machine: str | None = None) -> Profile:
 def load(path: str | os.PathLike[str], *, machine: str | None = None) -> Profile:
     """The profile in a file of the operator's, fit to start CPython. Raises ProfileError with the file, place and remedy."""
     try:
-        with open(path, "rb") as file:
-            text = file.read(FILE_MAX + 1)
+        text = read_regular(path, FILE_MAX)
     except OSError as bad:
         raise ProfileError(f"profile {os.fspath(path)!r} cannot be read ({bad.strerror}): use strict, default or a file") from bad
     try:
-        if len(text) > FILE_MAX:
-            raise ProfileError(f"profile is longer than {FILE_MAX} bytes: a profile names each call once")
         found = parse(text, machine=machine)
         require_start(found)
     except ProfileError as bad:

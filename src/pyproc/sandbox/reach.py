@@ -10,7 +10,7 @@ from typing import Final
 
 from pyproc.sandbox import acts, secrets
 from pyproc.sandbox.acts import Act
-from pyproc.sandbox.paths import READ, SEARCH, WRITE, Look, Place, beneath, shown_for, walk
+from pyproc.sandbox.paths import READ, SEARCH, WRITE, Look, Place, beneath, led_to, shown_for, walk
 from pyproc.sandbox.verdict import Change, Policy, Verdict, changed
 
 SCRATCH_DEFAULT: Final = "64 MiB"
@@ -55,7 +55,7 @@ def _listed(policy: Policy, act: Act, place: Place, look: Look | None, judge: Ju
     """The change that lists a path, if it then is readable; of a link that is not shown by itself, its folder."""
     if not policy.proposes:
         return (), ""
-    secret = secrets.reason(place.path)
+    secret = secrets.reason(place.path) or secrets.reason(led_to(place.path, look))
     if secret:
         return (), f"{secret}, which is never proposed"
     if beneath(place.path, policy.view.scratch):

@@ -2,9 +2,10 @@
 only before the script runs.
 
 A zygote has one thread, no children and the known descriptors before anything is forked from it: what it holds, each worker
-inherits. Before its script runs, its environment, its limits and the steps that it took are looked at too: later it could have
-overwritten the one, and could say anything of the others. A worker has in addition its parent, its own user namespace, one
-filter more, its pipes and its control group.
+inherits; where calls are kept apart it may hold none that carries something from one to the next, and no such memory. Before its
+script runs, its environment, its limits and the steps that it took are looked at too: later it could have overwritten the one,
+and could say anything of the others. A worker has in addition its parent, its own user namespace, one filter more, its pipes and
+its control group.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from pyproc.host import procfs
 from pyproc.sandbox import attest
 from pyproc.sandbox.plan import Plan
 from pyproc.supervisor.state import Worker
+from pyproc_wire.errors import printable
 from pyproc_wire.places import GREETING
 
 ZYGOTE_DESCRIPTORS = frozenset(range(8))  # as `pyproc_worker.newborn` places them; 4 to 7 are kept free for a worker
+
+LEFT_CHARS = 1000  # of what a refusal names
 
 
 class Zygote(NamedTuple):
@@ -34,10 +38,11 @@ class Zygote(NamedTuple):
 class Attestation:
     """The expectations of one plan, with what the supervisor itself is."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, apart: bool) -> None:
         own = procfs.status(os.getpid())
         self._plan = plan
         self._solo = bool(plan.document["solo"])
+        self._apart = apart and not self._solo
         self._layers = frozenset(name for name, layer in plan.layers.items() if layer.state == "enforced")
         self._own_namespaces = procfs.namespaces(os.getpid())
         self._own_filters = own.filters
@@ -60,6 +65,7 @@ class Attestation:
             status, found = procfs.status(pid), procfs.descriptors(pid)
             namespaces = procfs.namespaces(pid)
             children = procfs.children(pid)
+            memory = procfs.shared_memory(pid) if self._apart else []
         except OSError as error:
             raise PyprocError(f"the zygote cannot be attested: {error}") from error
         files = {fd: what for fd, what in found.items() if fd not in ZYGOTE_DESCRIPTORS}
@@ -69,6 +75,12 @@ class Attestation:
                               "function, and wait for those that the import needs")
         if not self._solo:
             _refuse_what_no_fork_shares(script, status.threads, files)
+        if self._apart and (files or memory):
+            left = ", ".join((*(f"descriptor {fd}: {what}" for fd, what in files.items()), *(f"memory: {what}" for what in memory)))
+            raise ConfigError(f"script {script!r} leaves open after its import what its calls would share "
+                              f"({printable(left, LEFT_CHARS)}), "
+                              'and isolation is "call": an offset or a page that one call writes is there for the next; open files '
+                              "in a function, or read them into memory, or set the pool's option zygote to false")
         expected = self._expected(found, self._own_filters + 1, status.threads)
         wrong = attest.differences(expected, status, namespaces, found)
         if wrong:
@@ -81,6 +93,7 @@ class Attestation:
             status, found = procfs.status(worker.pid), procfs.descriptors(worker.pid)
             namespaces = procfs.namespaces(worker.pid)
             groups = procfs.cgroups(worker.pid) if worker.group is not None else {}
+            worker.inner_pid = status.inner_pid
         except OSError as error:
             return [f"it cannot be read: {error}"]
         descriptors = {0: "/dev/null", **dict(enumerate(worker.links, 1)), **zygote.files}

@@ -2,13 +2,14 @@
 
 | phase | permitted | next phase |
 |---|---|---|
-| booting | {"applied": [layer, …]}, {"failed": {…}} | confined |
-| confined | {"listener": n}, {"failed": {…}} | loading |
-| loading | {"loaded": true}, {"failed": {…}} | serving |
+| booting | {"applied": [layer, …]}, {"failed": {"layer", "text"}} | confined |
+| confined | {"listener": n} | loading |
+| loading | {"loaded": true}, {"failed": {"text", "refused"}} | serving |
 | serving | {"fork_failed": errno} | serving |
 
 Each message is 4 bytes of length, big-endian, then a JSON object. Once the script was imported all of it is hostile: it is
-bounded, anything that is not in the table is a breach, and no message chooses a path, a name or a class.
+bounded, anything that is not in the table is a breach, and no message chooses a path, a name or a class. What is shown of it is one
+line: only our own code tells that a layer could not be applied, and each line that the operator reads is ours.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from pyproc.config.options import LAYERS
+from pyproc_wire.errors import printable
 from pyproc_wire.limits import ASKED_CHARS, ERRNO_MAX, REFUSED_PATH_BYTES
 from pyproc_wire.messages import Refused
 
 MESSAGE_BYTES = 1 << 20  # the longest message that is accepted
-LAYER_CHARS, REASON_CHARS = 100, 500
+REASON_CHARS = 500
+UNSHARED = frozenset(layer.removesuffix("_namespace") for layer in LAYERS if layer.endswith("_namespace"))
+"""Namespaces that are made by one call, of which nobody can tell which it was that failed: their names, joined."""
 DESCRIPTOR_MAX = 1 << 20
 
 
@@ -134,20 +139,28 @@ class Dialogue:
         if kind == "loaded" and self.phase is Phase.LOADING and value is True:
             self.phase = Phase.SERVING
             return Loaded()
-        if kind == "failed" and self.phase is not Phase.SERVING:
-            return _failure(value)
+        if kind == "failed" and self.phase is Phase.BOOTING:
+            return _layer_refused(value)
+        if kind == "failed" and self.phase is Phase.LOADING:
+            return _script_failed(value)
         if kind == "fork_failed" and self.phase is Phase.SERVING and _whole(value, ERRNO_MAX):
             return ForkFailed(value)
         raise Breach(f"the zygote speaks out of turn while {self.phase.value}")
 
 
-def _failure(told: object) -> Message:
+def _layer_refused(told: object) -> LayerRefused:
     match told:
         case {"layer": str(layer), "text": str(text), **more} if not more:
-            return LayerRefused(layer[:LAYER_CHARS], text[:REASON_CHARS])
+            if layer in LAYERS or UNSHARED.issuperset(layer.split("/")):
+                return LayerRefused(layer, printable(text, REASON_CHARS))
+    raise Breach("the zygote's failure is not a layer's")
+
+
+def _script_failed(told: object) -> ScriptFailed:
+    match told:
         case {"text": str(text), "refused": refused, **more} if not more:
-            return ScriptFailed(text, text.strip().rpartition("\n")[2][:REASON_CHARS], _refused(refused))
-    raise Breach("the zygote's failure is neither a layer's nor the script's")
+            return ScriptFailed(text, printable(text.strip().rpartition("\n")[2], REASON_CHARS), _refused(refused))
+    raise Breach("the zygote's failure is not the script's")
 
 
 def _refused(told: object) -> Refused | None:

@@ -68,6 +68,7 @@ class Ends:
         if self._spec.sandbox.profile != "strict" and worker.pidfd >= 0:
             pidfd.kill(worker.pidfd, group=True)  # what it has started and left
         self._output.drain(worker)
+        worker.tree.buried(worker)
         self.discard(worker)
         if death.reason not in PLANNED:
             self._count(death.reason)  # before its caller hears of it

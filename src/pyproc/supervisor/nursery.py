@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Sequence
 
+from pyproc.host import pidfd
 from pyproc.sandbox import interpreter as interpreters
 from pyproc.sandbox import plan as plans
 from pyproc.sandbox import probe
@@ -38,7 +39,7 @@ class Nursery:
         groups = frozenset(os.getgroups()) if os.geteuid() else frozenset()  # workers of root are in none
         self.policy = Policy.of(first, spec.sandbox, spec.limits, groups)
         names = {number: name for name, number in syscall_table(platform.machine()).items()}
-        self._origin = Origin(spec.name, self.policy, names, spec.observer)
+        self._origin = Origin(spec.name, self.policy, names, spec.observer, spec.apart)
         off = [name for name, layer in first.layers.items() if layer.state == "off"]
         if off:
             log.warning("layers_off pool=%s layers=%s", spec.name, ",".join(off))
@@ -55,5 +56,5 @@ class Nursery:
             sandbox=spec.sandbox, limits=spec.limits, interpreter=self._interpreter, granted=self._granted,
             landlock_abi=self._abi, environment=spec.environment, script=spec.script, source=spec.source,
             preload=spec.preload, workers=1 if spec.solo else spec.workers + spec.parked, ordinal=ordinal,
-            warm=spec.parked > 0,
-            solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=self._cgroups)
+            solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=self._cgroups,
+            warm=spec.parked > 0, keeps_the_dead=not pidfd.tells_of_the_reaped())

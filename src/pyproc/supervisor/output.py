@@ -57,10 +57,10 @@ class Output:
             worker.spoken, worker.spoken_call = 0, worker.calls
         room = max(0, self._limit - worker.spoken)
         worker.spoken += len(text)
-        if room:
+        told = printable(text[:room].decode(errors="replace"))
+        if told:  # a read may hold the end of a line alone, and tells nothing then
             stream = "stdout" if fd == worker.outputs[0] else "stderr"
-            log.info("output pool=%s worker=%s call=%d stream=%s text=%s", self._pool, worker.name, worker.calls, stream,
-                     printable(text[:room].decode(errors="replace")))
+            log.info("output pool=%s worker=%s call=%d stream=%s text=%s", self._pool, worker.name, worker.calls, stream, told)
         self.dropped += max(0, len(text) - room)
         if worker.spoken > KILL_FACTOR * self._limit:
             self._condemn(worker, "output_limit")

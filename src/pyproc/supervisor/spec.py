@@ -19,9 +19,10 @@ class Observer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class WorkerSpec:
-    """`script` is the absolute path, `source` its text; `solo`: a boot for each worker instead of a zygote's fork;
-    `parked`: the most workers that wait beyond those, for isolation by call; `intensity` deaths within `period` seconds break the
-    pool for one period. `observer`: of a throw-away pool in which a policy is learnt; no option of a pool leads here."""
+    """`script` is the absolute path, `source` its text; `solo`: a boot for each worker instead of a zygote's fork; `apart`: no worker
+    may find what another one left in what the import made; `parked`: the most workers that wait beyond `workers`; `intensity` deaths
+    within `period` seconds break the pool for one period. `observer`: of a throw-away pool in which a policy is learnt; no option of
+    a pool leads here."""
 
     name: str
     script: str
@@ -34,6 +35,7 @@ class WorkerSpec:
     preload: tuple[str, ...]
     solo: bool
     parked: int = 0
+    apart: bool = False
     intensity: int = 5
     period: float = 60.0
     observer: Observer | None = None

@@ -46,8 +46,8 @@ class Worker:
     worker cannot guess, so that an answer before its question fits none; `viewed`: its last result is being looked at where it lies."""
 
     __slots__ = ("abandoned", "allowed", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished",
-                 "group", "holding", "ids", "joined", "late", "links", "method", "milestone", "name", "outputs", "parked", "pid",
-                 "pidfd", "placed", "spoken", "spoken_call", "tree", "viewed", "__weakref__")
+                 "group", "holding", "ids", "inner_pid", "joined", "late", "links", "method", "milestone", "name", "outputs", "parked",
+                 "pid", "pidfd", "placed", "spoken", "spoken_call", "tree", "viewed", "__weakref__")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
         self.name = outfit.name
@@ -60,7 +60,7 @@ class Worker:
         self.connection = CallerConnection(limit=max(response_limit, READY_BYTES) + ENVELOPE_BYTES, request_limit=request_limit,
                                            sender=arena.sender if arena.there else None,
                                            receiver=arena.receiver if arena.there else None)
-        self.pid = 0
+        self.pid = self.inner_pid = 0
         self.pidfd = -1
         self.joined = 0
         self.late: Timer | None = None

@@ -70,13 +70,14 @@ class Owner(Protocol):
 
 
 class Origin(NamedTuple):
-    """What all trees of a pool share: its name, what its processes are held to, system call numbers with their names, and who
-    observes them where a policy is being learnt."""
+    """What all trees of a pool share: its name, what its processes are held to, system call numbers with their names, who
+    observes them where a policy is being learnt, and whether the import may leave nothing that its workers share."""
 
     pool: str
     policy: Policy
     names: dict[int, str]
     observer: Observer | None
+    apart: bool
 
 
 class Tree:
@@ -88,7 +89,7 @@ class Tree:
         self._loop = loop
         self._dialogue = Dialogue()
         self.layers = frozenset(name for name, layer in plan.layers.items() if layer.state == "enforced")
-        self.attestation = Attestation(plan)
+        self.attestation = Attestation(plan, apart=origin.apart)
         self.doorkeeper = Doorkeeper(self, origin.names, origin.observer)
         self.pid = 0
         self.pidfd = -1
@@ -101,6 +102,7 @@ class Tree:
         self.starting: Worker | None = None
         self.group: Group | None = None
         self.workers: set[Worker] = set()
+        self.keeps_the_dead: bool = plan.document["keeps_the_dead"]
         confinement = plan.document["worker"]["landlock"]
         self._ruleset = -1 if confinement is None or self.solo else landlock.ruleset(confinement["abi"])
         enters = "user_namespace" in self.layers
@@ -144,6 +146,12 @@ class Tree:
         lent = outfit.inner if self._ruleset < 0 else (*outfit.inner, self._ruleset)
         self._keeper.control.sendmsg([b"F"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", lent))])
         self._loop.watch(worker.channel.greeting.fileno(), lambda: self._owner.greeted(worker))
+
+    def buried(self, worker: Worker) -> None:
+        """Its status was read: a zygote that keeps the dead may let go of it."""
+        if self.keeps_the_dead and worker.inner_pid and not self.closed:
+            with contextlib.suppress(OSError):  # the zygote is ending, or its pipe is full: it goes with the zygote
+                self._keeper.control.send(b"R" + worker.inner_pid.to_bytes(4, "big"), socket.MSG_NOSIGNAL)
 
     def started(self) -> None:
         """The worker may serve, or is given up: nothing is granted at the door any more."""

@@ -15,6 +15,7 @@ from pyproc.attack import corpus, plain, run
 from pyproc.attack.corpus import Attack, CorpusError
 from pyproc.attack.prelude import PRELUDE
 from pyproc.attack.targets import SECRET_VARIABLE, Targets
+from pyproc.config.options import LAYERS
 
 ATTACKS = corpus.load()
 HERE = [attack for attack in ATTACKS if attack.fits_this_machine]
@@ -49,7 +50,7 @@ def test_row_says_what_it_must(attack: Attack):
 
 
 def test_every_layer_is_claimed_by_an_attack():
-    assert {layer for attack in ATTACKS for layer in attack.layers} == corpus.LAYERS | {corpus.SUPERVISOR}
+    assert {layer for attack in ATTACKS for layer in attack.layers} == {*LAYERS, corpus.SUPERVISOR}
 
 
 def test_every_scene_is_played():

@@ -28,7 +28,8 @@ def _bytes(offset: int, size: int) -> bytes:
     return b"\xd8\x0e" + offset.to_bytes(8, "big") + size.to_bytes(8, "big")
 
 
-RAW = {  # bodies that no honest worker can send, as MessagePack
+RAW = {  # bodies that no honest worker can send, and nil, as MessagePack
+    "@nil": b"\xc0",
     "@nested": b"\x91" * 1_000_000 + b"\xc0",
     "@deep": b"\x91" * 65 + b"\xc0",
     "@open": b"\x91" * 1_000_000,  # a million arrays, and nothing in the innermost
@@ -49,6 +50,8 @@ def _told(value: Any) -> Any:
     """`value` with what begins with an at-sign replaced."""
     if isinstance(value, dict):
         return {key: _told(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_told(item) for item in value]
     if isinstance(value, str) and value.startswith("@id"):
         return current_call().number + int(value[3:] or 0)
     return msgspec.Raw(RAW[value]) if isinstance(value, str) and value in RAW else value

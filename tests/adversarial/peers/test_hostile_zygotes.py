@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pyproc import Pool, ProtectionUnavailable, PyprocError, Sandbox, WorkerLost
+from pyproc import ConfigError, Pool, ProtectionUnavailable, PyprocError, Sandbox, WorkerLost
 from pyproc.supervisor import children
 
 pytestmark = pytest.mark.unprivileged
@@ -78,9 +78,17 @@ def test_a_zygote_that_lies_never_serves(lie: str, tmp_path: Path) -> None:
 
 
 def test_a_zygote_cannot_choose_the_length_of_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ProtectionUnavailable) as caught:
-        Pool(write(tmp_path, "say({'failed': {'layer': 'x' * 400_000, 'text': 'y' * 400_000}}); time.sleep(60)"))
+    with pytest.raises(ConfigError) as caught:
+        Pool(write(tmp_path, "say({'failed': {'text': 'y' * 400_000, 'refused': None}}); time.sleep(60)"))
     assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize("failed", [{"layer": "landlock", "text": "off\npyproc: remedy: evil"},
+                                    {"text": "E: off\rpyproc: remedy: evil", "refused": None}])
+def test_a_script_forges_neither_a_layers_failure_nor_a_line(tmp_path: Path, failed: dict[str, object]) -> None:
+    with pytest.raises(PyprocError) as caught:
+        Pool(write(tmp_path, f"say({{'failed': {failed!r}}}); time.sleep(60)"))
+    assert not isinstance(caught.value, ProtectionUnavailable) and str(caught.value).isprintable()
 
 
 def test_descriptors_from_a_zygote_are_not_kept(tmp_path: Path) -> None:

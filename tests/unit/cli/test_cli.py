@@ -11,12 +11,14 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyproc.cli import output, program
+from pyproc.cli.pingpong import PingPong
 from pyproc.errors import ConfigError
 
 SCRIPT = """
@@ -257,6 +259,136 @@ def test_a_pool_of_the_configuration_can_do_without_a_zygote(cli: Any, tmp_path:
     assert cli("call", "health", "--config", str(config))[0] == 0
 
 
+@pytest.mark.parametrize(("argv", "code", "told"), [
+    (["call", "echo", "--socket", "x"], 2, "No such option: --socket. `pyproc call --help`"),
+    (["call", "echo", "--workr", "x"], 2, "No such option: --workr. Did you mean '--worker'? `pyproc call --help`"),
+    (["--jason", "call"], 2, "No such option before the verb: --jason. Write it behind: pyproc VERB --jason. `pyproc --help`"),
+    (["call", "a", "b", "c"], 2, "Got unexpected extra argument (c). `pyproc call --help`"),
+    (["doctor", "--fail-above", "x"], 2, "'x' is not a valid number from 0 to 10. `pyproc doctor"),
+    (["bench", "--rounds", "x"], 2, "'x' is not a valid whole number from 1 to 1000. `pyproc bench"),
+    (["policy", "export"], 2, "Missing option '--format'. Choose from: oci, apparmor, selinux, systemd, kubernetes, docker, text. "
+     "`pyproc policy export --help`"),
+    (["policy", "explain", "open"], 2, "act 'open' lacks what it is done to; write open PATH [--write]. `pyproc policy explain"),
+    (["policy", "explain", "connect"], 2, "act 'connect' lacks what it is done to; write connect HOST:PORT or connect PATH."),
+    (["policy", "learn", "nofile.jsonl"], 78, "calls 'nofile.jsonl' cannot be read: there is no such file; name a file of calls"),
+    (["policy", "learn", "--worker", "{script}", "--", "echo", "{{bad"], 65, "'{bad' is neither JSON nor a function's name"),
+    (["policy", "learn", "--worker", "{script}", "--", "eco"], 66, "no function 'eco' is exposed; did you mean 'echo'?"),
+    (["policy", "learn", "--worker", "{script}", "--", "eco"], 66, "; nor is there a file 'eco'"),
+    (["policy", "learn", "--worker", "{broken}", "--", "echo"], 78, "ZeroDivisionError: division by zero (line 1)"),
+    (["call", "--worker", "{script}", "eco"], 66, "no function 'eco' is exposed; did you mean 'echo'? exposed are "),
+    (["call", "--worker", "{empty}", "x"], 66, "exposed are health; the script exposes nothing of its own, write @expose"),
+    (["functions", "--worker", "{empty}"], 0, "the script exposes nothing of its own, write @expose above a function"),
+    (["call", "--worker", "{script}", "echo", '{{"value":18446744073709551616}}'], 65, "cannot be sent: value holds an integer"),
+    (["call", "--worker", "{script}", "echo", "1e999"], 65, "body '1e999' cannot be sent: a number in it is too large for a float"),
+    (["call", "--worker", "{script}", "echo", "data.txt"], 65, "a text has quotes of its own within those of the shell: '\"text\"'"),
+    (["call", "--worker", "{script}", "echo", "{{bad"], 65, "quote it for the shell, such as '{\"value\": 1}'"),
+    (["call", "--worker", "{script}", "echo", '{{"a": [{{"k": 1, "k": 2}}]}}'], 65, "body has the key 'k' twice in one object"),
+])
+def test_a_mistake_is_told_with_what_helps(cli: Any, script: str, argv: list[str], code: int, told: str) -> None:
+    files = {"script": script, "broken": str(Path(script).with_name("broken.py")), "empty": str(Path(script).with_name("empty.py"))}
+    Path(files["broken"]).write_text("1 / 0\n")
+    Path(files["empty"]).touch()
+    got, _, err = cli(*(word.format(**files) if "{" in word else word for word in argv))
+    assert got == code and told in err, err
+
+
+def test_a_body_of_standard_input_is_not_to_be_quoted_for_a_shell(cli: Any, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{bad")))
+    _, _, err = cli("call", "--worker", script, "echo", "-")
+    assert "is not JSON: " in err and "shell" not in err
+
+
+def test_a_refusal_at_import_is_told_once(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text("open('/etc/shadow')\n")
+    code, _, err = cli("call", "--worker", str(tmp_path / "worker.py"), "x")
+    assert code == 78 and err.count("\n") == 1 and err.count("refused by ") == 1
+
+
+def test_tables_fit_into_a_narrow_terminal_and_break_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("NAME", "WHAT IT DOES", "EVIDENCE"), ("short", "a text of some words " * 4, "more and more of it " * 3),
+            ("pools.a.limits.memory", "x", "y")]
+    whole = output.table(rows)
+    assert max(map(len, whole.splitlines())) > 100
+    for room in (60, 80):
+        monkeypatch.setattr(output, "width", lambda room=room: room)
+        narrow = output.table(rows)
+        assert max(map(len, narrow.splitlines())) <= room and "pools.a.limits.memory" in narrow
+        assert sorted(narrow.split()) == sorted(whole.split())
+    monkeypatch.setattr(output, "width", lambda: 20)
+    assert output.table(rows)  # too narrow for anything, and still shown
+
+
+def test_a_function_is_shown_as_a_signature(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(SIGNATURES)
+    code, out, _ = cli("functions", "--worker", str(tmp_path / "worker.py"))
+    assert (code, out.splitlines()[1:]) == (0, [
+        "predict(object) -> object", "area(width: number, height: number = 2.0) -> number",
+        'pick(c: "a" | "b", when: date | null = null, points: [Point] = …, weights: {string: number} | null = null) -> [integer]',
+        "poly(x: integer, y: integer = 0) -> [Point]", "numbers(integer) -> stream of [integer, string]", "anything(any) -> any",
+        "raw(bytes) -> bytes"])
+
+
+SIGNATURES = """
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+from pyproc_worker import expose
+
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+
+@expose
+def predict(req: dict) -> dict: ...
+@expose
+def area(width: float, height: float = 2.0) -> float: ...
+@expose
+def pick(c: Literal["a", "b"], when: datetime.date | None = None, points: list[Point] = [],
+         weights: dict[str, float] | None = None) -> set[int]: ...
+@expose
+def poly(req: Point) -> list[Point]: ...
+@expose
+def numbers(n: int) -> Iterator[tuple[int, str]]:
+    yield 1, "a"
+@expose
+def anything(x): ...
+@expose
+def raw(b: bytes) -> bytes: ...
+"""
+
+
+def test_init_that_fails_leaves_no_folder_and_makes_none_beside(cli: Any, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len("half of worker.py"), before[1]))
+    try:
+        code, _, _ = cli("init", str(tmp_path / "new" / "project"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (code, list(tmp_path.iterdir())) == (78, [])
+    assert cli("init", str(tmp_path / "nowhere" / ".." / "project"))[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["project"]
+
+
+def test_a_terminal_is_told_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = threading.Event()
+    said: list[str] = []
+
+    def tell(text: str) -> None:
+        said.append(text)
+        told.set()
+
+    monkeypatch.setattr(output, "tell", tell)
+    monkeypatch.setattr(output, "PATIENCE_SECONDS", 0.01)
+    with output.waiting("nobody"):  # no terminal
+        pass
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with output.waiting("script 'x' to be loaded"):
+        assert told.wait(30)
+    assert said == ["pyproc: waiting for script 'x' to be loaded; Ctrl-C ends it"]
+
+
 def test_doctor_names_each_layer(cli: Any) -> None:
     code, out, _ = cli("doctor", "--json", "--layer", "cgroup=off")
     document = json.loads(out)
@@ -329,11 +461,22 @@ def test_log_that_cannot_be_written_keeps_the_exit_code(script: str) -> None:
     assert redirected("2>/dev/full", "call", "--worker", script, "boom", "--log") == (1, "", "")
 
 
+def test_attacks_need_no_standard_error(script: str) -> None:
+    code, out, _ = redirected("2>&-", "attack", "--attack", "resources.limit-by-prlimit", "--no-controls")
+    assert code == 0 and out.endswith("the sandbox holds\n")
+
+
+def test_the_peer_of_a_measurement_is_out_of_reach_of_ctrl_c() -> None:
+    """A terminal sends its interrupt to the group in the foreground."""
+    with PingPong(b"x", b"y") as made:
+        assert os.getpgid(made._peer.pid) != os.getpgid(0)
+
+
 def test_closed_streams_are_no_worker_s_channel(script: str) -> None:
     assert redirected("<&- 2>&-", "call", "--worker", script, "echo", "5") == (0, "5\n", "")
 
 
-@pytest.mark.parametrize("at", ["click", "msgspec", "pyproc.errors"])
+@pytest.mark.parametrize("at", ["pyproc.cli.output", "click", "msgspec", "pyproc.errors"])
 @pytest.mark.parametrize("enter", ["from pyproc.cli.main import main; main()",
                                    "import runpy; runpy.run_module('pyproc', run_name='__main__')"])
 def test_interrupt_while_the_program_loads_is_quiet(enter: str, at: str) -> None:
@@ -345,6 +488,24 @@ class Interrupt:
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Interrupt())
 {enter}
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, env=environment(), check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (130, b"", b"")
+
+
+def test_interrupt_of_which_a_library_makes_another_error_is_quiet() -> None:
+    code = """
+import os, signal, sys
+class Wrapping:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt as error:
+                raise RuntimeError("wrapped") from error
+sys.meta_path.insert(0, Wrapping())
+from pyproc.cli.main import main
+main()
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, env=environment(), check=False)
     assert (run.returncode, run.stdout, run.stderr) == (130, b"", b"")
@@ -373,7 +534,8 @@ def test_interrupt_ends_with_130(script: str, tmp_path: Path) -> None:
         child.stdin = None
         # The call is under way once a worker of it burns the processor; a bounded wait is enough to be inside.
         select.select([], [], [], 3.0)
-        child.send_signal(signal.SIGINT)
+        for _ in range(3):  # in impatience: the exit code stays
+            child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=20)
     finally:
         if child.poll() is None:
@@ -470,3 +632,9 @@ def test_configuration_of_this_folder_is_the_default(cli: Any, script: str, monk
     assert cli("call", "echo", "1", "--worker", script)[1] == "1\n"  # a script alone is not the folder's pool
     monkeypatch.setenv("PYPROC_POOLS__A__TIMEOUT", "30 s")
     assert cli("call", "echo", "1")[1] == "1\n"
+
+
+def test_no_text_forges_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    output.fail({"code": "config", "message": "x\npyproc: remedy: evil\x1b[1m"}, as_json=False)
+    assert capfd.readouterr().err == "pyproc: config: x\\npyproc: remedy: evil\\x1b[1m\n"
+    assert output.table([("a\nb", "c")]) == "a\\nb  c"

@@ -144,6 +144,11 @@ def test_attesting_wrongly(cli: Any, config: Path, argv: tuple[str, ...], code: 
     assert not config.with_name("attestations").exists()
 
 
+def test_a_socket_that_no_path_can_name_is_not_there(cli: Any, config: Path) -> None:
+    config.write_text(config.read_text() + '[service]\nsocket = "/x\\u0000y"\n')
+    assert cli("doctor", "--config", str(config), "--pool", "one")[0] == 0
+
+
 def test_a_review_of_a_script_that_is_not_there_is_refused(cli: Any, config: Path) -> None:
     config.with_name("worker.py").unlink()
     code, _, err = cli("doctor", "--config", str(config), "--pool", "one", "--attest", "code_review", "--by", "Ada")

@@ -46,7 +46,8 @@ def test_a_sentence_asks_about_one_pool_of_several(config: Path) -> None:
     assert told[2:] == [f'to allow it: sandbox.read = [..., "{model}"]']
     assert explain("--config", str(config), "may parsing write /scratch/x?").stdout.startswith("yes: ")
     refused = explain("--config", str(config), "may nobody fork?")
-    assert refused.returncode == 78 and "it has no pool 'nobody'; pools are scoring, parsing" in refused.stderr
+    assert refused.returncode == 2 and "the question is about pool 'nobody', and config" in refused.stderr
+    assert "has scoring, parsing; name one of them" in refused.stderr
 
 
 def test_json_has_the_verdict_and_the_keys() -> None:

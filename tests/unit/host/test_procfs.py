@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import resource
 import subprocess
@@ -152,3 +153,22 @@ def test_a_process_of_another_uid_is_unreadable() -> None:
     done = subprocess.run([sys.executable, "-c", "import pyproc.host.procfs\n" + code], capture_output=True, text=True,
                           timeout=20, check=False, env={**os.environ, "PYTHONPATH": source})
     assert f"/proc/{os.getpid()}/fd may not be read" in done.stdout, done.stderr
+
+
+def test_memory_that_forks_share_and_may_write_is_seen(tmp_path: Path) -> None:
+    before = procfs.shared_memory(os.getpid())
+    path = tmp_path / "file"
+    path.write_bytes(bytes(4096))
+
+    def more() -> list[str]:
+        found = procfs.shared_memory(os.getpid())
+        for name in before:
+            found.remove(name)
+        return found
+
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ), mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE):
+        assert more() == []
+    with mmap.mmap(-1, 4096):
+        assert more() == ["/dev/zero (deleted)"]
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ):
+        assert more() == [str(path)]  # mprotect(2) would make it writable

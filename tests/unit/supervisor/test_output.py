@@ -88,3 +88,9 @@ def test_an_order_for_a_worker_that_was_buried_reads_nothing(pipes: Pipes) -> No
 def test_foreign_text_becomes_one_line_of_ascii(text: str) -> None:
     shown = printable(text)
     assert shown.isascii() and shown.isprintable()
+
+
+def test_the_end_of_a_line_that_comes_alone_is_no_record(pipes: Pipes, caplog: pytest.LogCaptureFixture) -> None:
+    pipes.say(b"a\nc")
+    pipes.say(b"\n")  # as `print("a\nc")` writes it
+    assert [record.getMessage() for record in caplog.records] == ["output pool=pool worker=w1 call=1 stream=stdout text=a\\nc"]

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from pyproc_wire.connection import CALL, FROM_WORKER, TO_WORKER, CallerConnection, State, WorkerConnection
+from pyproc_wire.connection import CALL, FROM_WORKER, TO_WORKER, BadRequest, CallerConnection, State, WorkerConnection
 from pyproc_wire.connection_state import ANSWERS, ASKINGS
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
 from pyproc_wire.frame import frame
+from pyproc_wire.messages import ItemFailure
 
 ANSWER: dict[str, dict[str, Any]] = {
     "ready": {"ready": {"functions": {}}},
@@ -118,7 +119,7 @@ def test_worker_receives_what_the_table_lists(state: State, kind: str) -> None:
     assert worker.state is State.CLOSED
 
 
-@pytest.mark.parametrize("call", CALL)
+@pytest.mark.parametrize("call", [call for call in CALL if call != "batch"])
 @pytest.mark.parametrize("kind", ["success", "failure", "part"])
 def test_answers_follow_what_the_call_is(call: str, kind: str) -> None:
     caller, worker = caller_in(State.OPEN, call), worker_in(State.OPEN, call)
@@ -132,6 +133,87 @@ def test_answers_follow_what_the_call_is(call: str, kind: str) -> None:
         caller.receive(packed(ANSWER[kind]))
     with pytest.raises(LocalProtocolError):
         ANSWER_WITH[kind](worker)
+
+
+BATCH_ANSWER: dict[str, dict[str, Any]] = {
+    "success": ANSWER["success"],
+    "failure": ANSWER["failure"],
+    "part": {"id": 1, "part": {"results": [1, 2]}},
+    "ready": ANSWER["ready"],
+}
+
+
+def batch_of(items: int) -> tuple[CallerConnection, WorkerConnection]:
+    caller, worker = caller_in(State.OPEN, "unknown"), worker_in(State.OPEN, "unknown")
+    worker.receive(caller.request(1, "add", list(range(items)), batch=items))
+    return caller, worker
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_a_batch_is_answered_as_the_table_lists(kind: str) -> None:
+    caller, worker = batch_of(4)
+    caller.receive(worker.items(1, [0]))
+    if kind in CALL["batch"]:
+        assert len(caller.receive(packed(BATCH_ANSWER[kind]))) == 1
+        assert list(caller.open_calls) == ([1] if kind == "part" else [])
+        return
+    with pytest.raises(RemoteProtocolError):
+        caller.receive(packed(BATCH_ANSWER[kind]))
+
+
+def test_a_batch_that_is_answered_in_parts_arrives_in_order() -> None:
+    caller, worker = batch_of(5)
+    failure = ItemFailure("broke", "function_failed", public=True)
+    events = [event for frame in (worker.items(1, [1, 2]), worker.items(1, [], failure), worker.items(1, [[[4]]]))
+              for event in caller.receive(frame)]
+    assert [event.values for event in events] == [[1, 2], [], [[[4]]]]
+    assert [getattr(event.failure, "error", None) for event in events] == [None, "broke", None]
+    assert len(caller.receive(worker.success(1, None))) == 1  # the fifth did not begin
+    assert not caller.open_calls and not worker.open_calls
+
+
+def test_the_worker_cannot_answer_more_items_than_it_was_asked_for() -> None:
+    _, worker = batch_of(2)
+    with pytest.raises(LocalProtocolError):
+        worker.items(1, [1, 2, 3])
+    worker.items(1, [1, 2])
+    with pytest.raises(LocalProtocolError):
+        worker.items(1, [3])
+
+
+@pytest.mark.parametrize("part", [
+    {"results": [1, 2, 3]}, {"results": []}, {"results": 1}, {"results": {"a": 1}}, {}, 1, None, {"results": [1], "value": 1},
+    {"value": 1, "failure": {"error": "e", "code": "function_failed"}}, {"failure": {"error": "e", "code": "no_such_code"}},
+    {"failure": {"error": "e"}}, {"results": [1], "item": 0}, {"failure": None},
+])
+def test_a_part_of_a_batch_that_is_not_one_answer_to_each_of_its_items_is_a_breach(part: Any) -> None:
+    caller, _ = batch_of(2)
+    with pytest.raises(RemoteProtocolError):
+        caller.receive(packed({"id": 1, "part": part}))
+    assert caller.state is State.CLOSED
+
+
+def test_a_batch_that_ends_with_no_answer_or_with_a_body_is_a_breach() -> None:
+    for parts, body in (([], None), ([{"results": [1, 2]}], [1, 2])):
+        caller, _ = batch_of(2)
+        for part in parts:
+            caller.receive(packed({"id": 1, "part": part}))
+        with pytest.raises(RemoteProtocolError):
+            caller.receive(packed({"id": 1, "ok": True, "body": body}))
+
+
+def test_a_part_after_the_end_of_a_batch_is_a_breach() -> None:
+    caller, worker = batch_of(2)
+    caller.receive(worker.items(1, [1]))
+    caller.receive(worker.success(1, None))
+    with pytest.raises(RemoteProtocolError):
+        caller.receive(packed({"id": 1, "part": {"value": 2}}))
+
+
+def test_what_is_a_stream_and_a_batch_is_refused() -> None:
+    worker = worker_in(State.OPEN, "unknown")
+    (refused,) = worker.receive(packed({"id": 1, "method": "add", "body": [1], "stream": True, "batch": 1}))
+    assert type(refused) is BadRequest and refused.id == 1
 
 
 def test_the_seventeenth_part_without_credit_is_a_breach_at_both_ends() -> None:

@@ -252,9 +252,9 @@ def test_without_a_descriptor_it_waits_and_then_serves(served: Served, monkeypat
     failed = threading.Semaphore(0)
 
     def write(level: str, event: str, **fields: Any) -> None:
-        assert (event, fields) == ("accept_failed", {"errno": errno.EMFILE})
-        told.append(time.monotonic())
-        failed.release()
+        if event == "accept_failed" and fields == {"errno": errno.EMFILE}:
+            told.append(time.monotonic())
+            failed.release()
 
     monkeypatch.setattr(served.server._log, "write", write)
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

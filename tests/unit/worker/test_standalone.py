@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -254,9 +255,34 @@ def test_wrong_settings_name_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.delenv("PYPROC_SOCKET_PATH", raising=False)
     with pytest.raises(ValueError, match="PYPROC_SOCKET_PATH"):
-        standalone.run_worker()
+        standalone.serve()
     with pytest.raises(ValueError, match="xml"):
         standalone.run_worker("/nonexistent/s", "xml")
+
+
+def test_a_script_that_is_run_without_a_socket_says_so_in_one_line(tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text("from pyproc_worker import run_worker\nrun_worker()\n")
+    env = {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr.startswith(f"{script}: no socket to serve on: set PYPROC_SOCKET_PATH, pass socket_path")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("source", "code", "told"), [
+    ("def f(:\n", 78, r"pyproc-worker: script '.*worker.py' is not Python: invalid syntax \(worker.py, line 1\)\n"),
+    ("1 / 0\n", 1, r"Traceback \(most recent call last\):\n  File \".*worker.py\", line 1, in <module>\n.*ZeroDivisionError: .*\n"),
+    ("import sys\nsys.exit(5)\n", 5, ""),
+])  # fmt: skip
+def test_a_script_that_cannot_be_loaded_is_told_without_frames_of_ours(tmp_path: Path, source: str, code: int, told: str) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(source)
+    command = [sys.executable, "-m", "pyproc_worker.worker_cli", script, "--socket-path", tmp_path / "s"]
+    env = {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert re.fullmatch(told, done.stderr, re.DOTALL), done.stderr
 
 
 def test_supervised_returns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def _chosen(wanted: tuple[str, ...]) -> list[corpus.Attack]:
 def _counted(attacks: list[corpus.Attack], make: run.PoolFactory, targets: Targets, *, controls: bool) -> Iterator[run.Result]:
     """The results; on a terminal with a line that counts them."""
     total = run.runs(attacks, controls=controls)
-    shown = sys.stderr.isatty()
+    shown = sys.stderr is not None and sys.stderr.isatty()
     done = 0
 
     def count(results: Iterator[run.Result]) -> Iterator[run.Result]:

@@ -26,8 +26,14 @@ WARM_UP = 200
 DEADLINE_MS = 30_000
 
 
+class Rounds(click.IntRange):
+    """What --rounds takes, by the name that a refusal says."""
+
+    name = "whole number from 1 to 1000"
+
+
 @click.command(short_help="Measure a call's latency here.")
-@click.option("--rounds", type=click.IntRange(1, 1000), default=9, show_default=True, help="Interleaved rounds.")
+@click.option("--rounds", type=Rounds(1, 1000), default=9, show_default=True, metavar="N", help="Interleaved rounds.")
 @target.shared
 def command(rounds: int, config: str | None, *, as_json: bool) -> None:
     """Measure a tiny call through a strict sandbox beside the bare ping-pong of two Python processes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -19,7 +20,7 @@ SHOWN_CHARS = 40  # of a wrong body
 @click.command(short_help="Call one function of a worker script.")
 @click.argument("method")
 @click.argument("body", required=False)
-@click.option("--timeout", metavar="SECONDS", help="Time for the call: seconds, or such as \"250 ms\".")
+@click.option("--timeout", metavar="SECONDS", help="Time for the call, once the script is loaded: seconds, or such as \"250 ms\".")
 @target.worker
 @target.shared
 def command(method: str, body: str | None, timeout: str | None, script: str | None, profile: str | None,
@@ -57,12 +58,38 @@ def _body(text: str | None) -> Any:
             raise InvalidArgument(f"the body is longer than {REQUEST_BYTES} bytes; send less")
     else:
         raw = text.encode("utf-8", "surrogateescape")
+    return read_body(raw, standard_input=text == "-")
+
+
+def read_body(raw: bytes, *, standard_input: bool = False) -> Any:
+    """The value that JSON stands for. Raises InvalidArgument that says what is wrong, and how it is written."""
     try:
-        return JSON.decode_value(raw)
+        value = JSON.decode_value(raw)
     except RemoteProtocolError as error:
-        why = error.__cause__ or error  # the decoder's own words, where it is to blame
-        raise InvalidArgument(f"body {_start(raw)} is not JSON: {why}; quote it for the shell, such as '{{\"value\": 1}}'",
-                              path="$") from error
+        raise InvalidArgument(f"body {_start(raw)} {_wrong(raw, error, standard_input=standard_input)}", path="$") from error
+    json.loads(raw, object_pairs_hook=_once)
+    return value
+
+
+def _wrong(raw: bytes, error: RemoteProtocolError, *, standard_input: bool) -> str:
+    if error.__cause__ is None:  # it is JSON, and beyond what a call carries
+        return f"cannot be sent: {error}"
+    if "out of range" in str(error.__cause__):
+        return "cannot be sent: a number in it is too large for a float; send it as text"
+    why = f"is not JSON: {error.__cause__}"
+    if standard_input:
+        return why
+    if raw[:1].isalpha() or raw[:1] == b"/":
+        return f"{why}; a text has quotes of its own within those of the shell: '\"text\"'"
+    return f"{why}; quote it for the shell, such as '{{\"value\": 1}}'"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    names = set()
+    for name, _ in pairs:
+        if name in names:
+            raise InvalidArgument(f"body has the key {name[:SHOWN_CHARS]!r} twice in one object; leave one of them", path="$")
+        names.add(name)
 
 
 def _standard_input(size: int) -> bytes:

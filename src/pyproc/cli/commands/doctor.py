@@ -29,8 +29,14 @@ ABOVE = 1  # exit code: the check found something
 LONGEST_DAYS = 400  # a record that outlives this is nobody's word any more
 
 
+class Exposure(click.FloatRange):
+    """What --fail-above takes, by the name that a refusal says."""
+
+    name = "number from 0 to 10"
+
+
 @click.command(short_help="Show what is enforced here, the exposure, the checklists.")
-@click.option("--fail-above", type=click.FloatRange(0, 10), default=10.0, show_default=True, metavar="N",
+@click.option("--fail-above", type=Exposure(0, 10), default=10.0, show_default=True, metavar="N",
               help="Exit with 1 where a pool's exposure, less what is accepted, is above N.")
 @click.option("--attest", metavar="BOX", type=click.Choice(ATTESTED),
               help=f"Sign for a box, and do nothing else: {', '.join(ATTESTED)}.")
@@ -146,7 +152,7 @@ def _lasting(box: Box, expires: str | None) -> datetime.timedelta:
 def _modes(path: str) -> tuple[int, int] | None:
     try:
         return os.lstat(path).st_mode & 0o777, os.stat(os.path.dirname(path) or ".").st_mode & 0o777
-    except OSError:
+    except (OSError, ValueError):  # ValueError: NUL in the path
         return None
 
 

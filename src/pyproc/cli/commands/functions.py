@@ -1,12 +1,12 @@
-"""`pyproc functions --worker FILE`: what a script exposes, with schemas."""
+"""`pyproc functions --worker FILE`: what a script exposes, a signature for each; the schemas are in the JSON document."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import click
 
 from pyproc.cli import output, target
+from pyproc.cli.signature import signature
+from pyproc.pool.failures import EXPOSES_NOTHING
 
 
 @click.command(short_help="List what a worker script exposes.")
@@ -14,25 +14,13 @@ from pyproc.cli import output, target
 @target.shared
 def command(script: str | None, profile: str | None, layers: dict[str, str], config: str | None, *,
             as_json: bool) -> None:
-    """List the functions that a worker script exposes, with the JSON Schemas of their input and output."""
+    """List the functions that a worker script exposes; with --json the JSON Schemas of their input and output."""
     with target.open_pool(script, config, profile, layers) as pool:
         functions = pool.functions()
     if as_json:
         output.write(output.encode({"ok": True, "functions": functions}))
         return
-    rows = [("NAME", "KIND", "INPUT", "OUTPUT")]
-    rows += [(name, "stream" if told.get("stream") else "call", _short(told.get("input")), _short(told.get("output")))
-             for name, told in functions.items()]
-    output.write(output.table(rows))
-
-
-def _short(schema: Any) -> str:
-    if not schema:
-        return "any"
-    reference = str(schema.get("$ref", ""))
-    told = schema.get("$defs", {}).get(reference.removeprefix("#/$defs/"), schema)
-    if isinstance(told.get("properties"), dict):
-        needed = told.get("required", ())
-        return ", ".join(f"{name}{'' if name in needed else '?'}: {part.get('type', 'any')}"
-                         for name, part in told["properties"].items())
-    return str(told["type"]) if set(told) == {"type"} else output.encode(schema)
+    for name, told in functions.items():
+        output.write(output.paragraph(signature(name, told)))
+    if list(functions) == ["health"]:
+        output.tell(f"pyproc: {EXPOSES_NOTHING}")

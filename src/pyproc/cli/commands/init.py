@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -62,20 +64,25 @@ FILES = {"worker.py": WORKER, "pyproc.toml": CONFIG, "README.md": README}
 @target.shared
 def command(folder: str, config: str | None, *, as_json: bool) -> None:
     """Make worker.py, pyproc.toml and README.md in DIR. A file that is there already is never overwritten."""
-    base = Path(folder)
+    folder = os.path.normpath(folder)  # or a `..` behind a folder that is not there would make that too
+    base = Path(folder).absolute()
     there = [name for name in FILES if (base / name).exists() or (base / name).is_symlink()]
     if there:
         raise ConfigError(f"folder {folder!r} has {', '.join(there)} already, not overwritten; use another folder")
+    made = [path for path in (base, *base.parents) if not path.exists()]
     try:
         base.mkdir(parents=True, exist_ok=True)
         _write(base)
     except OSError as error:
+        for path in made:
+            with suppress(OSError):  # it was not made, or somebody else has put something in it
+                path.rmdir()
         raise ConfigError(f"project {folder!r} cannot be made: {error.strerror}; choose a folder you can write") from error
     if as_json:
-        output.write(output.encode({"ok": True, "folder": str(base), "files": list(FILES)}))
+        output.write(output.encode({"ok": True, "folder": folder, "files": list(FILES)}))
         return
-    output.write(output.show(f"made {', '.join(FILES)} in {base}\n"
-                             f"next: pyproc call --worker {base / 'worker.py'} predict '{{\"value\": 42}}'"))
+    output.write(output.show(f"made {', '.join(FILES)} in {folder}\n"
+                             f"next: pyproc call --worker {Path(folder) / 'worker.py'} predict '{{\"value\": 42}}'"))
 
 
 def _write(base: Path) -> None:

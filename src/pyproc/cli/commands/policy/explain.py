@@ -1,6 +1,7 @@
 """`pyproc policy explain`: may a worker of this configuration do this, here; if not, which layer refuses it and what would allow it.
 
-The layers are tried on this machine and paths are looked up on it. Nothing of the script is run.
+The layers are tried on this machine and paths are looked up on it. Nothing of the script is run; an interpreter that
+`python` names is asked for its paths.
 """
 
 from __future__ import annotations

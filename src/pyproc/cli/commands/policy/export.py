@@ -27,7 +27,7 @@ PARTS = {"systemd": ("unit", "sysusers", "tmpfiles"), "kubernetes": ("pod", "sec
 @target.shared
 def command(wanted: str, part: str | None, start: str | None, script: str | None, profile: str | None, layers: dict[str, str],
             config: str | None, *, foreign_clients: bool, as_json: bool) -> None:
-    """Write what workers of this configuration may do in another program's format. Nothing is run, nothing is installed."""
+    """Write what workers of this configuration may do in another program's format. No worker is run, nothing is installed."""
     from pyproc.policy import survey
 
     part = _part(wanted, part)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyproc.cli import output, target
-from pyproc.errors import ConfigError
+from pyproc.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
     from pyproc.policy.observe import Call
@@ -50,15 +50,20 @@ def command(words: tuple[str, ...], script: str | None, profile: str | None, lay
         lesson = learner.learn(str(folder / "profile.json"))
     except ProfileError as error:
         raise ConfigError(f"sandbox {error}") from error
+    except NotFound as error:
+        alone = f"; nor is there a file {words[0]!r}" if len(words) == 1 else ""
+        raise NotFound(f"{error.message}{alone}") from error
     source = config or "present"
-    if save is not None:
-        _write(folder / "pyproc.toml", proposal.file(lesson, options))
-        if lesson.own_profile:
-            _write(folder / "profile.json", lesson.own_profile)
+    unsaved = None if save is None else _save(folder, proposal.file(lesson, options), lesson.own_profile)
+    failed = {} if unsaved is None else {"error": output.fields(unsaved)}
     if as_json:
-        output.write(output.encode({"ok": lesson.proven, **proposal.document(lesson, source, options)}))
+        output.write(output.encode({"ok": lesson.proven and not failed, **failed, **proposal.document(lesson, source, options)}))
     else:
-        output.write(output.show(proposal.text(lesson, source)))
+        output.write(output.show(proposal.text(lesson, source)))  # it took long, and is shown though it cannot be kept
+    if unsaved is not None:
+        if not as_json:
+            output.fail(output.fields(unsaved), as_json=False)
+        return unsaved.exit_code
     return 0 if lesson.proven else NOT_PROVEN
 
 
@@ -68,6 +73,8 @@ def _calls(words: tuple[str, ...]) -> list[Call]:
     try:
         if len(words) == 1 and Path(words[0]).is_file():
             return wanted_calls.from_lines(Path(words[0]).read_text("utf-8"))
+        if len(words) == 1 and ("/" in words[0] or words[0].endswith((".json", ".jsonl"))):
+            raise ConfigError(f"calls {words[0]!r} cannot be read: there is no such file; name a file of calls, or METHOD [BODY] ...")
         return wanted_calls.from_words(words)
     except OSError as error:
         raise ConfigError(f"calls {words[0]!r} cannot be read: {error.strerror}") from error
@@ -88,9 +95,18 @@ def _make(folder: Path) -> None:
         raise ConfigError(f"--save {str(folder)!r} cannot be written to; give a folder that you may write to")
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise ConfigError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+def _save(folder: Path, toml: str, own_profile: str) -> ConfigError | None:
+    """Write both files or neither; why not, if they could not be written."""
+    made: list[Path] = []
+    for path, text in ((folder / "pyproc.toml", toml), (folder / "profile.json", own_profile)):
+        if not text:
+            continue
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                made.append(path)
+                file.write(text)
+        except OSError as error:
+            for begun in made:
+                begun.unlink(missing_ok=True)
+            return ConfigError(f"{str(path)!r} cannot be written: {error.strerror}; nothing was saved")
+    return None

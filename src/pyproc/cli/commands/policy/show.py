@@ -11,7 +11,8 @@ from pyproc.cli import output, target
 @target.worker
 @target.shared
 def command(script: str | None, profile: str | None, layers: dict[str, str], config: str | None, *, as_json: bool) -> None:
-    """Show what workers of this configuration may do here: each layer is tried, nothing of the script is run."""
+    """Show what workers of this configuration may do here: each layer is tried, nothing of the script is run; an
+    interpreter that `python` names is asked for its paths."""
     from pyproc.policy import document, survey, text
 
     policy = survey.here(target.spec_of(script, config, profile, layers))
