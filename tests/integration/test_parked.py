@@ -52,7 +52,6 @@ def until(condition: Callable[[], bool]) -> None:
     limit = time.monotonic() + BOUND_SECONDS
     while not condition():
         assert time.monotonic() < limit
-        time.sleep(0.002)
 
 
 def settled(pool: Pool, workers: int) -> bool:
