@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pyproc import CallError, DeadlineExceeded, Limits, Pool, WorkerLost
+from pyproc import CallError, DeadlineExceeded, Limits, Pool, Unavailable, WorkerLost
 from pyproc.pool import batches
 
 SCRIPT = pathlib.Path(__file__).with_name("batched.py")
@@ -164,6 +164,21 @@ def test_a_slow_item_gives_the_others_back() -> None:
         assert list(pool.map("nap", bodies)) == bodies
         ledger = settled(pool)
         assert ledger["ok"] == ledger["accepted"]
+
+
+def test_a_batch_that_no_thread_can_be_had_for_leaves_nothing_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Pool(SCRIPT, workers=1) as pool:
+        pool.submit("typed", 0).result(20)
+        assert pool._submissions is not None
+        with monkeypatch.context() as without:
+            without.setattr(batches, "FIRST_ITEMS", 4)
+            without.setattr(pool._submissions._threads, "submit", fail)
+            with pytest.raises(Unavailable):
+                next(pool.map("typed", range(4)))
+        assert settled(pool)["in_flight"] == 0
 
 
 @pytest.mark.parametrize(("size", "items", "seconds", "octets", "wanted"), [

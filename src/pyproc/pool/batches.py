@@ -135,6 +135,13 @@ class Batch(Submission):
                 self._core.ledger.count("cancelled" if self.unwanted else "worker_lost")
         return None
 
+    def fail(self, error: Exception) -> None:
+        """As Submission's; the others were accepted with the first one."""
+        super().fail(error)
+        for _ in range(self._open - 1):
+            self._core.ledger.count("cancelled")
+        self._open = 0
+
     def _turn(self, worker: Worker, frame: bytes) -> bool:
         """Send the batch, and take what is answered; whether what is left is to be sent one by one. Raises CallError."""
         core, id, channel, ended = self._core, worker.call_id, worker.channel, worker.finished.is_set
