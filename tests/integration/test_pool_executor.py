@@ -77,6 +77,8 @@ class Point:
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
     with Pool(workers=2, limits=Limits(memory="512 MiB")) as made:
+        while len(made.status()["workers"]) < 2:
+            made.call("health")  # both are there before a test looks at what is open
         yield made
 
 

@@ -103,5 +103,5 @@ def test_a_limit_of_messages_may_be_what_its_error_offers(name: str) -> None:
     for size in (64, "64 B", 1 << 31, "2 GiB"):
         assert getattr(Limits(**{name: size}), name) in (64, 1 << 31)
     for wrong in (63, (1 << 31) + 1, 0):
-        with pytest.raises(ConfigError, match=rf"limits.{name} is {wrong}, possible are 64 B to 2 GiB"):
+        with pytest.raises(ConfigError, match=rf"limits.{name} is {wrong}; write a size from 64 B to 2 GiB"):
             Limits(**{name: wrong})

@@ -128,7 +128,7 @@ def _run(argv: list[str], causes: Causes, *, as_json: bool, logged: bool) -> int
 def _with_help(message: str, argv: list[str]) -> str:
     """`message` as a sentence on one line, and the help that fits."""
     message = " ".join(message.split())
-    return f"{message}{'' if message.endswith(('.', '?', ')')) else '.'} `{' '.join(_verb(argv))} --help` shows what is possible"
+    return f"{message}{'' if message.endswith(('.', '?')) else '.'} `{' '.join(_verb(argv))} --help` shows what is possible"
 
 
 def _verb(argv: list[str]) -> list[str]:

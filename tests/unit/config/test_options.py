@@ -50,7 +50,7 @@ def pool(script: Any = __file__, **given: Any) -> object:
     (lambda: Limits(request="1 B"), "limits.request is '1 B'; write a size from 64 B to 2 GiB"),
     (lambda: pool(""), "script is ''; give the path of a Python file"),
     (lambda: pool("/nowhere/x.py"), "script '/nowhere/x.py' cannot be read: No such file or directory; give the path of a Python file"),
-    (lambda: pool("/"), "script '/' cannot be read: Is a directory; give the path of a Python file"),
+    (lambda: pool("/"), "script '/' cannot be read: it is no regular file; give the path of a Python file"),
     (lambda: pool("/a\0b"), "script '/a\\x00b' cannot be read: embedded null byte; give the path"),
 ])  # fmt: skip
 def test_a_wrong_option_is_named_with_its_value_and_the_remedy(make: Callable[[], object], told: str) -> None:
