@@ -47,6 +47,7 @@ bench: venv  ## calls, payloads, starts and memory beside the bare socket and th
 soak: venv-test  ## the sampled tests in full: 1,000 killed workers, 2 million compared filter decisions, the corpus in each tier
 	PYPROC_SOAK=1000 $(VENV)/python -m pytest tests/integration -k "killed_workers or interrupt" --timeout 3000
 	PYPROC_SOAK=1 $(VENV)/python -m pytest tests/integration/test_missing_layers.py -k lower_tier --timeout 3000
+	PYPROC_SOAK=1 $(VENV)/python -m pytest tests/adversarial/escapes/test_seccomp_alone.py --timeout 3000
 	PYPROC_SOAK=2000000 $(VENV)/python -m pytest tests/unit/sandbox --timeout 3000
 
 vm-test: venv  ## the sandbox, control groups and AppArmor in an emulated machine with a Debian kernel; needs qemu, half an hour

@@ -30,11 +30,8 @@ SECONDS = 280  # the whole of `make test` is meant to end in 300
 # the attacks' controls and the rules of the source, which are the same everywhere and take minutes.
 FAST_PART = ("tests/unit/wire", "tests/unit/worker", "tests/property", "tests/vectors",
              "tests/unit/sandbox/test_workloads.py::test_library_works_under_the_worker_filter")
-WITH_THE_NEWEST = (
-    *(str(path.relative_to(TOP)) for path in sorted(TOP.glob("tests/integration/test_pool*.py"))),
-    "tests/integration/test_deaths.py", "tests/integration/test_denied.py", "tests/integration/test_learn.py",
-    "tests/integration/test_work_of_a_call.py",
-)
+WITH_THE_NEWEST = tuple(f"tests/integration/test_{name}.py" for name in (
+    "pool", "pool_misuse", "pool_interrupts", "pool_executor", "denied", "work_of_a_call"))
 COPIED = ("tests", "examples", "docs", "src", "tools", "bench", "requirements")
 PR_CAPBSET_DROP = 24
 LAST_CAPABILITY = 63  # beyond the last one that a kernel knows prctl answers EINVAL, which is ignored
