@@ -11,7 +11,7 @@ from pyproc.cli.program import run
 from pyproc.config import place
 from pyproc.errors import ConfigError
 
-OTHER = 41234
+OTHER = os.geteuid() + os.getegid() + 40001  # nobody that we are
 
 
 @pytest.fixture
