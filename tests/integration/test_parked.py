@@ -27,6 +27,12 @@ def who() -> int:
     return os.getpid()
 
 @expose
+def span(seconds: float) -> list:
+    begin = time.monotonic()
+    time.sleep(seconds)
+    return [os.getpid(), begin, time.monotonic()]
+
+@expose
 def nap(seconds: float) -> int:
     time.sleep(seconds)
     return os.getpid()
@@ -72,12 +78,11 @@ def test_workers_are_parked_ahead_and_refilled(script: pathlib.Path) -> None:
 def test_no_more_calls_run_than_there_are_workers(script: pathlib.Path) -> None:
     with Pool(script, workers=2, isolation="call") as pool:
         until(lambda: settled(pool, 2))
-        running = [pool.submit("nap", 0.3) for _ in range(6)]
-        while not all(future.done() for future in running):
-            found = states(pool)
-            assert found["busy"] <= 2
-            assert found["busy"] + found["idle"] <= 2
-        assert len({future.result() for future in running}) == 6
+        running = [pool.submit("span", 0.1) for _ in range(8)]
+        spans = [tuple(future.result(20)) for future in running]
+    assert len({pid for pid, _, _ in spans}) == 8
+    for _, begin, _ in spans:  # on one clock, whatever the process
+        assert sum(other <= begin < end for _, other, end in spans) <= 2
 
 
 def test_a_worker_is_killed_before_its_answer_is_returned(script: pathlib.Path) -> None:
