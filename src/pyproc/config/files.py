@@ -10,6 +10,8 @@ import stat
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     """The bytes of a regular file. Raises OSError, of another kind of file and of one of more than `limit` bytes too; ValueError of
     a path with NUL in it."""
+    if "\0" in os.fspath(path):
+        raise ValueError("embedded null byte")  # each version of Python has another text
     # a pipe is opened without waiting for its writer, and a terminal without becoming ours
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
