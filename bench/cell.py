@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 import workloads
-from peers import PEERS
+from peers import PEERS, NotOffered
 
 
 class Cell:
@@ -26,13 +26,13 @@ class Cell:
         make = importlib.import_module(f"peers.{PEERS[peer].file}").Peer
         self._workload = workloads.WORKLOADS[workload](quick=quick)
         if not all(hasattr(make, need) or need == "call" for need in self._workload.needs):
-            raise NotImplementedError
+            raise NotOffered
         self._peer = self._workload.open(make)
         self._counts: dict[str, int] = {}
         for point in self._workload.points:
             try:
                 self._counts[point] = workloads.calibrated(self._workload, self._peer, point, seconds)
-            except NotImplementedError:  # it has this workload, but not this point of it
+            except NotOffered:  # it has this workload, but not this point of it
                 continue
 
     @property
@@ -57,7 +57,7 @@ def main() -> None:
     os.environ["PYTHONPATH"] = sys.path[0]  # for workers that are started by exec
     try:
         cell = Cell(peer, workload, float(seconds), quick=bool(quick))
-    except NotImplementedError:
+    except NotOffered:
         print(json.dumps({"dash": True}), file=answers)
         return
     except Exception as error:

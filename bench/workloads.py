@@ -15,6 +15,7 @@ import math
 import statistics
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +48,7 @@ def spread(taken: list[int], whole: int) -> dict[str, float]:
             "calls_s": len(taken) / whole * 1e9}
 
 
-class Workload:
+class Workload(ABC):
     """Calls that are made by `measure` as it likes."""
 
     needs: tuple[str, ...] = ("call",)
@@ -64,8 +65,9 @@ class Workload:
         compare(one(peer, "double", BODY), ANSWER)
         return peer
 
+    @abstractmethod
     def measure(self, peer: Any, point: str, count: int) -> dict[str, float]:
-        raise NotImplementedError
+        """The metrics of `count` calls, or of as many as one round of it makes."""
 
 
 def one(peer: Any, name: str, body: Any) -> Any:
@@ -212,8 +214,9 @@ class Payload(Workload):
         self.points = list(SIZES)[::2] if quick else list(SIZES)
         self._bodies: dict[str, Any] = {}
 
+    @abstractmethod
     def body(self, size: int) -> Any:
-        raise NotImplementedError
+        """A body of so many bytes."""
 
     def measure(self, peer: Any, point: str, count: int) -> dict[str, float]:
         if point not in self._bodies:

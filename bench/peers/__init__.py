@@ -7,14 +7,18 @@
     pids()                          of the workers
     close()
 
-What a peer does not have it leaves out, and the table shows a dash. An asynchronous peer has `run(coroutine)`, and its `call` is a
-coroutine. Every peer is used as its documentation says, with the defaults of its maker.
+What a peer does not have it leaves out, or answers with `NotOffered`, and the table shows a dash. An asynchronous peer has
+`run(coroutine)`, and its `call` is a coroutine. Every peer is used as its documentation says, with the defaults of its maker.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from typing import NamedTuple
+
+
+class NotOffered(Exception):
+    """The peer has no such thing; the table shows a dash."""
 
 
 class Entry(NamedTuple):

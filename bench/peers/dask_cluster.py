@@ -8,11 +8,13 @@ from typing import Any
 import work
 from distributed import Client, LocalCluster
 
+from peers import NotOffered
+
 
 class Peer:
     def __init__(self, workers: int, *, fresh: bool = False) -> None:
         if fresh:
-            raise NotImplementedError
+            raise NotOffered
         self._cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
         self._client = Client(self._cluster)
 

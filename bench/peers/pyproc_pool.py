@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from peers import NotOffered
 from pyproc import Limits, Pool
 
 SCRIPT = (Path(__file__).resolve().parents[1] / "work.py").read_text("utf-8") + """
@@ -39,7 +40,7 @@ class Peer:
 
     def map(self, name: str, bodies: list[Any], chunk: int | None) -> list[Any]:
         if chunk is not None:
-            raise NotImplementedError
+            raise NotOffered
         return list(self._pool.map(name, bodies))
 
     def pids(self) -> list[int]:

@@ -9,6 +9,8 @@ from typing import Any
 import ray
 import work
 
+from peers import NotOffered
+
 
 class Actor:
     """A worker."""
@@ -26,7 +28,7 @@ class Actor:
 class Peer:
     def __init__(self, workers: int, *, fresh: bool = False) -> None:
         if fresh:
-            raise NotImplementedError
+            raise NotOffered
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
         self._actors = [ray.remote(Actor).remote() for _ in range(workers)]
         self._turn = itertools.cycle(self._actors)
@@ -40,7 +42,7 @@ class Peer:
 
     def map(self, name: str, bodies: list[Any], chunk: int | None) -> list[Any]:
         if chunk is not None:
-            raise NotImplementedError
+            raise NotOffered
         return ray.get([getattr(next(self._turn), name).remote(body) for body in bodies])
 
     def pids(self) -> list[int]:

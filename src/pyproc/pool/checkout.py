@@ -163,18 +163,21 @@ class Checkout:
         with self._lock:
             self.check_room()
             self._ledger.accepted += 1  # before anybody can finish it
-            waiter.over = False
-            self.waiters.append(waiter)
+            self._stand(waiter)
         if self.idle:
             self.match()
 
     def rejoin(self, waiter: Waiter) -> None:
         """Join the queue again, without bound, with a call that was accepted."""
         with self._lock:
-            waiter.over = False
-            self.waiters.append(waiter)
+            self._stand(waiter)
         if self.idle:
             self.match()
+
+    def _stand(self, waiter: Waiter) -> None:
+        """The lock is held."""
+        waiter.over = False
+        self.waiters.append(waiter)
 
     def leave(self, waiter: Waiter) -> bool:
         """End the wait; True for the first who does, to whom the call belongs with the worker that was given."""
