@@ -162,22 +162,19 @@ class Checkout:
         """Join the queue. Raises ResourceExhausted when it is full."""
         with self._lock:
             self.check_room()
-            self._ledger.accepted += 1  # before anybody can finish it
-            self._stand(waiter)
+            waiter.over = False  # no call is made between these two, and so no signal handler runs
+            self._ledger.accepted += 1
+            self.waiters.append(waiter)
         if self.idle:
             self.match()
 
     def rejoin(self, waiter: Waiter) -> None:
         """Join the queue again, without bound, with a call that was accepted."""
         with self._lock:
-            self._stand(waiter)
+            waiter.over = False
+            self.waiters.append(waiter)
         if self.idle:
             self.match()
-
-    def _stand(self, waiter: Waiter) -> None:
-        """The lock is held."""
-        waiter.over = False
-        self.waiters.append(waiter)
 
     def leave(self, waiter: Waiter) -> bool:
         """End the wait; True for the first who does, to whom the call belongs with the worker that was given."""
