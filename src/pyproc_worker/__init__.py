@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-# Not lazily: whoever imported the module of this name first would put it in the function's place.
-from pyproc_worker.safe_open import safe_open
-
+TYPE_CHECKING = False  # for type checkers it is typing's own, which takes as long to import as all else that the first stage needs
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyproc_worker.arena import empty
+    from pyproc_worker.beneath import safe_open
     from pyproc_worker.call import Cancelled, check_cancelled, current_call
     from pyproc_worker.failure import PublicError
     from pyproc_worker.registry import expose
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "expose": "registry", "run_worker": "standalone", "PublicError": "failure", "current_call": "call",
-    "check_cancelled": "call", "Cancelled": "call", "empty": "arena",
+    "check_cancelled": "call", "Cancelled": "call", "empty": "arena", "safe_open": "beneath",
 }  # fmt: skip
 __all__ = ["Cancelled", "PublicError", "check_cancelled", "current_call", "empty", "expose", "run_worker", "safe_open"]
 

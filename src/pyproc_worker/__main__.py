@@ -12,6 +12,19 @@ import sys
 
 if __name__ == "__main__":
     sys.path.append(sys.argv[1])
-    from pyproc_worker import boot
+    if sys.argv[2] == "probe":
+        from pyproc_worker.jail import probe
 
-    boot.main(sys.argv)
+        probe.main()
+    else:
+        refusal = ""
+        if sys.argv[2] == "door":
+            from pyproc_worker import door
+
+            try:
+                door.enter(sys.argv)
+            except OSError as error:
+                refusal = str(error)
+        from pyproc_worker import boot
+
+        boot.main(refusal)

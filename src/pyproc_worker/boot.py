@@ -23,40 +23,21 @@ of a thread and a pool may be made in a short-lived one.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import socket
-import sys
-from typing import Any, NoReturn
+from typing import Any
 
+from pyproc_worker.control import fail, receive_frame, send_frame
+from pyproc_worker.door import CONTROL, LIFELINE
 from pyproc_worker.jail import apply, libc, namespaces, worker
 
-CONTROL, LIFELINE = 3, 4
-FRAME_LIMIT = 64 << 20  # bytes; a plan holds the script's source and two filters
-PR_SET_PDEATHSIG = 1
 
-
-def main(argv: list[str]) -> None:
-    """Run stage `argv[2]`: "door" unshares the user namespace and execs "inner"; "inner" goes on to pid 1."""
-    stage = argv[2]
-    if stage == "probe":
-        from pyproc_worker.jail import probe
-
-        probe.main()
-        return
-    if stage == "door":
-        libc.close_all_but({0, 1, 2, CONTROL, LIFELINE})
-        lifeline = socket.socket(fileno=LIFELINE)
-        try:
-            namespaces.unshare(["user"])
-        except OSError as error:
-            _fail("user_namespace", str(error))
-        lifeline.sendall(b"U")
-        if lifeline.recv(1) != b"M":
-            os._exit(70)
-        os.execv(sys.executable, [sys.executable, "-I", "-B", "-S", argv[0], argv[1], "inner"])  # noqa: S606
+def main(refusal: str = "") -> None:
+    """Stage "inner": from the exec to pid 1; or, with the `refusal` of the kernel to make a user namespace, its report."""
+    if refusal:
+        fail("user_namespace", refusal)
     libc.close_all_but({0, 1, 2, CONTROL, LIFELINE})
     control = socket.socket(fileno=CONTROL)
     _enter(receive_frame(control), control)
@@ -66,12 +47,12 @@ def _enter(plan: dict[str, Any], control: socket.socket) -> None:
     try:
         namespaces.unshare(plan["namespaces"])
     except OSError as error:
-        _fail("/".join(plan["namespaces"]), str(error))
+        fail("/".join(plan["namespaces"]), str(error))
     # opened before the fork: pid 1 soon moves the root that both share, and these paths are gone then
     try:
         parents = _parents(plan["cgroups"])
     except OSError as error:
-        _fail("cgroup", str(error))
+        fail("cgroup", str(error))
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     child = os.fork()
     if child:
@@ -85,7 +66,7 @@ def _enter(plan: dict[str, Any], control: socket.socket) -> None:
     try:
         listener, applied = apply.apply(plan)
     except apply.LayerFailed as error:
-        _fail(error.layer, error.cause_text)
+        fail(error.layer, error.cause_text)
     send_frame(control, {"applied": applied})
     zygote.run(plan, listener, control, confinement)
     os._exit(0)
@@ -132,34 +113,3 @@ def _remove_cgroups(parents: list[tuple[int, str]]) -> None:
                 break
             except OSError:
                 select.select([], [], [], 0.01)
-
-
-def receive_frame(channel: socket.socket) -> Any:
-    """One control message: 4 bytes of length, big-endian, then JSON. Ends the process at end-of-file."""
-    header = _exactly(channel, 4)
-    length = int.from_bytes(header, "big")
-    if length > FRAME_LIMIT:
-        os._exit(70)
-    return json.loads(_exactly(channel, length))
-
-
-def send_frame(channel: socket.socket, message: dict[str, Any]) -> None:
-    """Send one control message; the supervisor bounds what it accepts."""
-    payload = json.dumps(message).encode()
-    channel.sendall(len(payload).to_bytes(4, "big") + payload)
-
-
-def _exactly(channel: socket.socket, count: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < count:
-        chunk = channel.recv(min(count - len(parts), 65536))
-        if not chunk:
-            os._exit(0)
-        parts += chunk
-    return bytes(parts)
-
-
-def _fail(layer: str, text: str) -> NoReturn:
-    """Report that `layer` could not be applied, and end: nothing runs with less than the plan."""
-    send_frame(socket.socket(fileno=os.dup(CONTROL)), {"failed": {"layer": layer, "text": text}})
-    os._exit(70)

@@ -26,7 +26,7 @@ import types
 from typing import Any
 
 from pyproc_worker import one_thread  # noqa: F401 - before anything that imports threading
-from pyproc_worker.boot import send_frame
+from pyproc_worker.control import send_frame
 from pyproc_worker.jail.worker import LENT, Confinement
 
 REPORT_BYTES = 65536

@@ -4,18 +4,15 @@ Numbers from 424 up are the same on every architecture; the older ones stand in 
 call raises OSError with the call's name. No C helper and no libseccomp: a library found at run time is one more thing
 to trust (rejected: prctl and friends by `ctypes.util.find_library`, which runs a compiler).
 
-A `Prepared` call is converted ahead and issued later, in a forked process: there each object that is touched or made costs
-the copy of a page.
+A `Prepared` call, its name and its values for C, is converted ahead and issued later, in a forked process: there each object that
+is touched or made costs the copy of a page.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import platform
-from collections.abc import Iterable
 from errno import ENOSYS
-from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -28,30 +25,24 @@ _OLD = {
                 "unshare": 97, "setsid": 157, "close": 57, "openat": 56, "dup3": 24},
 }
 NUMBERS: dict[str, int] = {
-    **_OLD.get(platform.machine(), {}),
+    **_OLD.get(os.uname().machine, {}),
     "open_tree": 428, "move_mount": 429, "close_range": 436, "pidfd_getfd": 438, "mount_setattr": 442,
     "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
 }
 
 Argument = int | bytes | None | ctypes.c_long | ctypes.c_void_p
-
-
-class Prepared(NamedTuple):
-    """A system call with its number and arguments as C values."""
-
-    name: str
-    values: tuple[bytes | ctypes.c_long | ctypes.c_void_p | None, ...]
+Prepared = tuple[str, tuple[bytes | ctypes.c_long | ctypes.c_void_p | None, ...]]
 
 
 def prepare(name: str, *arguments: Argument) -> Prepared:
     """System call `name` of NUMBERS for `issue`; bytes are passed as pointers, ints as longs. Raises OSError if unknown."""
     if name not in NUMBERS:
-        raise OSError(ENOSYS, f"{name}: no number known on {platform.machine()}; x86_64 and aarch64 are supported")
+        raise OSError(ENOSYS, f"{name}: no number known on {os.uname().machine}; x86_64 and aarch64 are supported")
     converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return Prepared(name, (ctypes.c_long(NUMBERS[name]), *converted))
+    return name, (ctypes.c_long(NUMBERS[name]), *converted)
 
 
-def issue(calls: Iterable[Prepared]) -> int:
+def issue(calls: tuple[Prepared, ...] | list[Prepared]) -> int:
     """Issue `calls` in order; the result of the last one. Raises OSError naming the first that fails."""
     result = 0
     for name, values in calls:

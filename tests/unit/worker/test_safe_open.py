@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import pyproc_worker
-from pyproc_worker.safe_open import safe_open
+from pyproc_worker import safe_open
 
 ways = pytest.mark.parametrize("way", ["openat2", "by_component"])
 
@@ -33,12 +30,6 @@ def base(tmp_path: Path) -> Path:
 def choose(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     if way == "by_component":
         monkeypatch.setitem(safe_open.__globals__, "_openat2", lambda *args: None)
-
-
-def test_the_package_gives_the_function_and_not_the_module() -> None:
-    code = "import pyproc_worker.safe_open; from pyproc_worker import safe_open; assert callable(safe_open)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30, env={"PYTHONPATH": os.pathsep.join(sys.path)})
-    assert pyproc_worker.safe_open is safe_open
 
 
 @ways
