@@ -32,7 +32,7 @@ PYTHON = "/usr/bin/python3"
 PYPROC = f"{PYTHON} -m pyproc"
 SELF = f"{PYTHON} {os.path.abspath(__file__)}"
 GROUPS, MEMORY, TASKS, CPUS = "/sys/fs/cgroup", 128 << 20, 33, 0.5  # tasks: 16 threads, 1 process, 16 beyond them
-SECONDS = 1000  # one command; the corpus needs minutes on an emulated processor
+SECONDS = 3000  # one command; the corpus needs many minutes on an emulated processor
 LEAF = "/run/vm/leaf"  # a file, as systemd itself expands the $ of a command line
 INTO_A_LEAF = """\
 g=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)
@@ -147,6 +147,8 @@ def remedy(*, user: bool) -> Check:
 
 def attack(found: dict[str, Any], *, controls: bool) -> Check:
     """Nothing of the corpus escaped; with controls each attack was shown to work without a sandbox."""
+    if "attacks" not in found:
+        return False, f"{found}"[:1000]
     bad = [f"{one['id']} {one['verdict']}" for one in found["attacks"]
            if one["verdict"] in ("escaped", "open") or (controls and one["verdict"] == "unproven")]
     counted = ", ".join(f"{count} {name}" for name, count in found["verdicts"].items() if count)

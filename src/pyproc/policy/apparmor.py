@@ -77,6 +77,8 @@ profile pyproc flags=(attach_disconnected) {{
   /dev/null rw,
   signal (send, receive) peer=pyproc,
   signal (send) peer=pyproc//worker,
+  # /proc of what was just started: until its exec is done it stands in this profile
+  ptrace (read, readby) peer=pyproc,
   ptrace (read, trace) peer=pyproc//worker,
   {python} cx -> worker,
 

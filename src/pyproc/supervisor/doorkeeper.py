@@ -1,7 +1,8 @@
 """Answers what waits at one zygote's seccomp listener: who asks is read from /proc, `door` decides.
 
-A process is looked up once for as long as a fork is open: it cannot change its parent to the zygote, and its numbers stay. A
-number is believed only if the notification is still valid after the reading. Whoever cannot be read is refused.
+A process is looked up once for as long as a fork is open: it cannot change its parent to the zygote, and its numbers stay. The
+zygote is looked up once: it is the first process of its namespace, and whoever else could ask ends before it. A number is
+believed only if the notification is still valid after the reading. Whoever cannot be read is refused.
 """
 
 from __future__ import annotations
@@ -40,14 +41,18 @@ class Doorkeeper:
 
     def open_fork(self) -> None:
         """We are about to ask the zygote for one worker."""
-        self._known.clear()
+        self._forget_children()
         self._met = 0
         self.door.open_fork()
 
     def close(self) -> None:
         """The worker is ready (or given up): nothing is granted any more."""
-        self._known.clear()
+        self._forget_children()
         self.door.close()
+
+    def _forget_children(self) -> None:
+        zygote = self._known.get(self.door.zygote)
+        self._known = {} if zygote is None else {self.door.zygote: zygote}
 
     def forget(self, pid: int) -> None:
         """That process has ended; its number may come again."""

@@ -6,8 +6,8 @@ ask: request ──▶ zygote forks (asked)   ──▶ child: own namespace (as
 greeted: who sent it, by the kernel ─ its limits ─ attested from /proc ─▶ announced to the pool
 ```
 
-The supervisor works while the others do: a group takes half a millisecond to make, a fork one, and a group is joined while the
-child confines itself. Nothing of that is believed: the attestation at the end looks at the process that greeted.
+The supervisor works while the others do: a group is made ahead, or while the zygote forks, and joined while the child confines
+itself. Nothing of that is believed: the attestation at the end looks at the process that greeted.
 """
 
 from __future__ import annotations
@@ -162,6 +162,12 @@ class Starts:
         self._over(worker)
         self._owner.started(worker, functions)
         self.fill()
+        if "cgroup" in worker.tree.layers:
+            self._loop.later(0, self._prepare_group)
+
+    def _prepare_group(self) -> None:
+        if not self._population.closing:
+            self._groups.prepare()
 
     def refuse(self, worker: Worker, text: str) -> None:
         """End a start: the worker is not what it must be."""
@@ -228,7 +234,7 @@ class Starts:
 
     def _make_group(self, worker: Worker) -> None:
         if worker.group is None and "cgroup" in worker.tree.layers:
-            worker.group = self._groups.make(worker.name, 1)
+            worker.group = self._groups.for_worker()
 
     def _join(self, worker: Worker, pid: int) -> None:
         self._make_group(worker)
