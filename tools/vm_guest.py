@@ -121,11 +121,16 @@ def kernel() -> Check:
     return "apparmor" in modules and kinds == {"cgroup2"} and first == "systemd", f"lsm {modules}; {', '.join(kinds)}; pid 1 {first}"
 
 
+def lacking() -> set[str]:
+    """The layers that this kernel is too old for."""
+    return {name for name, needed in NEWER.items() if release() < needed}
+
+
 def layers(found: dict[str, Any], *, group: bool) -> Check:
     """Every layer that this kernel has is attested on a started worker, and the control group if it was delegated."""
     (pool,) = found["pools"].values()
     missing = {name for name, layer in pool["layers"].items() if layer["state"] != "enforced"}
-    expected = {name for name, needed in NEWER.items() if release() < needed} | (set() if group else {"cgroup"})
+    expected = lacking() | (set() if group else {"cgroup"})
     told = "; ".join(f"{name}: {pool['layers'][name]['detail']}" for name in sorted(missing))
     return missing == expected and pool["measured"] == "pool", f"{len(pool['layers']) - len(missing)} of {len(pool['layers'])}; {told}"
 
@@ -146,13 +151,15 @@ def remedy(*, user: bool) -> Check:
 
 
 def attack(found: dict[str, Any], *, controls: bool) -> Check:
-    """Nothing of the corpus escaped; with controls each attack was shown to work without a sandbox."""
+    """Nothing of the corpus escaped, and open is what an older kernel cannot stop alone; with controls each attack was shown to work
+    without a sandbox."""
     if "attacks" not in found:
         return False, f"{found}"[:1000]
-    bad = [f"{one['id']} {one['verdict']}" for one in found["attacks"]
-           if one["verdict"] in ("escaped", "open") or (controls and one["verdict"] == "unproven")]
+    told = [one for one in found["attacks"] if one["verdict"] in ("escaped", "open") or (controls and one["verdict"] == "unproven")]
+    bad = [one for one in told if one["verdict"] != "open" or not set(one["layers"]) <= lacking()]
     counted = ", ".join(f"{count} {name}" for name, count in found["verdicts"].items() if count)
-    return not bad and not found["secret_seen_by"], f"{counted}; {found['seconds']:.0f} s" + "".join(f"; {one}" for one in bad)
+    rest = "".join(f"; {one['id']} {one['verdict']}, {'+'.join(one['layers'])}" for one in told)
+    return not bad and not found["secret_seen_by"], f"{counted}; {found['seconds']:.0f} s{rest}"
 
 
 def attacked(*, user: bool) -> Check:
@@ -267,7 +274,15 @@ def denials() -> list[str]:
 
 
 def attacked_under_the_profile(*, user: bool) -> Check:
-    """The corpus again, without controls: they would have to break out of the profile."""
+    """The corpus again, without controls: they would have to break out of the profile. The supervisor's part is opened, as it makes
+    the targets, listeners of TCP among them; the workers' is as it was exported."""
+    exported = Path(PROFILE).read_text()
+    supervisor, worker = exported.split("  profile worker ")
+    opened = re.sub(r"  deny network \w+,\n", "", supervisor) + "  network,\n  capability,\n  /** rwkl,\n"
+    Path(PROFILE).write_text(f"{opened}\n  profile worker {worker}")
+    status, _, err = run(["apparmor_parser", "--replace", "--skip-cache", PROFILE])
+    if status:
+        return False, err
     command = f"{PYPROC} attack --json --no-controls"
     return attack(document(start(command, user=user, leaf=True, profile="pyproc")), controls=False)
 

@@ -193,30 +193,35 @@ def check_shape(value: Any) -> None:
     for depth, level in enumerate(_levels(value)):
         if depth >= MAX_DEPTH:
             raise RemoteProtocolError(f"value is nested deeper than {MAX_DEPTH}")
-        keys += sum(len(item) for item in level if type(item) is dict)
+        keys += sum(map(len, _maps(level)))
         if keys > MAX_KEYS:
             raise RemoteProtocolError(f"value has more than {MAX_KEYS} keys")
 
 
 def count_keys(value: Any) -> int:
     """Keys of all maps in a value that is known to be no deeper than the limit."""
-    return sum(len(item) for level in _levels(value) for item in level if type(item) is dict)
+    return sum(len(item) for level in _levels(value) for item in _maps(level))
 
 
 _CONTAINERS: Final = (list, dict, tuple, set, frozenset)
 
 
 def _levels(value: Any) -> Iterator[list[Any]]:
-    """The containers of each depth, outermost first; a list of scalars is passed over in C."""
+    """The containers of each depth, outermost first; a level of scalars alone, and a list of them, is passed over in C."""
     level = [value] if isinstance(value, _CONTAINERS) else []
     while level:
         yield level
         inner: list[Any] = []
-        for container in level:
-            for items in (container, container.values()) if type(container) is dict else (container,):
-                if not SCALARS.issuperset(map(type, items)):
-                    inner += [item for item in items if isinstance(item, _CONTAINERS)]
+        if not SCALARS.issuperset(map(type, chain(chain.from_iterable(level), chain.from_iterable(map(dict.values, _maps(level)))))):
+            for container in level:
+                for items in (container, container.values()) if type(container) is dict else (container,):
+                    if not SCALARS.issuperset(map(type, items)):
+                        inner += [item for item in items if isinstance(item, _CONTAINERS)]
         level = inner
+
+
+def _maps(level: list[Any]) -> list[dict[Any, Any]]:
+    return level if {*map(type, level)} == {dict} else [item for item in level if type(item) is dict]
 
 
 def _ints(value: Any) -> Iterator[int]:

@@ -21,7 +21,7 @@ from pyproc_wire import codec as codec_module
 from pyproc_wire import extensions, json_values, keys
 from pyproc_wire.codec import JSON, MESSAGEPACK, Codec, check_shape
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, UnencodableValue
-from pyproc_wire.limits import MAX_KEYS
+from pyproc_wire.limits import MAX_DEPTH, MAX_KEYS
 
 
 class Colour(enum.Enum):
@@ -166,6 +166,15 @@ def test_a_cycle_is_refused_as_too_deep() -> None:
     inner: dict[str, Any] = {}
     inner["self"] = (inner,)
     assert "deeper than 64" in str(refused(inner))
+
+
+@pytest.mark.parametrize("item", [{}, {"key": 1}, []])
+def test_a_level_of_many_items_counts_as_one_of_a_single_item(item: Any) -> None:
+    value: Any = [item, item]
+    for _ in range(MAX_DEPTH - 2):
+        value = [value]
+    assert back(value) == value
+    assert "deeper than 64" in str(refused([value]))
 
 
 def test_too_many_keys_are_refused_before_they_are_sent() -> None:
