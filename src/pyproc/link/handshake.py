@@ -22,8 +22,9 @@ class Refused(Exception):
     """What a worker said first is not a greeting."""
 
 
-def greet(connection: CallerConnection, data: bytes) -> dict[str, Any] | None:
-    """Name -> description, once the greeting is complete; None before. Raises Refused."""
+def greet(connection: CallerConnection, data: bytes, known: dict[str, Any]) -> dict[str, Any] | None:
+    """Name -> description, once the greeting is complete; None before. `known` is what was accepted before, and given back where
+    this is the same: the workers of a zygote all say the same. Raises Refused."""
     try:
         events = connection.receive(data)
     except WireError as error:
@@ -35,7 +36,7 @@ def greet(connection: CallerConnection, data: bytes) -> dict[str, Any] | None:
         raise Refused(f"it says {type(ready).__name__} and not ready")
     if len(events) > 1 or connection.mid_frame:
         raise Refused("it says more than ready")
-    return _checked(ready.functions)
+    return known if ready.functions == known else _checked(ready.functions)
 
 
 def _checked(functions: dict[str, Any]) -> dict[str, Any]:

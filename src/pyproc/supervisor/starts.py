@@ -60,6 +60,7 @@ class Starts:
         self._plant = plant
         self._patience = patience
         self._made = 0
+        self._functions: dict[str, Any] = {}
 
     def boot(self) -> None:
         """Make the trees that are missing."""
@@ -144,12 +145,13 @@ class Starts:
             self.refuse(worker, "it hung up, or another process spoke, before it was ready")
             return
         try:
-            functions = handshake.greet(worker.connection, greeting.data)
+            functions = handshake.greet(worker.connection, greeting.data, self._functions)
         except handshake.Refused as error:
             self.refuse(worker, str(error))
             return
         if functions is None:
             return
+        self._functions = functions
         wrong = self._bound(worker) or self._attest(worker)
         if wrong:
             self.refuse(worker, wrong)

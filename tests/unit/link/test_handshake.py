@@ -27,9 +27,17 @@ def ready(functions: dict[str, Any]) -> bytes:
 def test_functions_are_told_once_the_greeting_is_complete() -> None:
     data, connection = ready({"f": GOOD, "g": {**GOOD, "timeout": None}}), CallerConnection()
     for byte in data[:-1]:
-        assert greet(connection, bytes([byte])) is None
-    found = greet(connection, data[-1:])
+        assert greet(connection, bytes([byte]), {}) is None
+    found = greet(connection, data[-1:], {})
     assert found is not None and found["f"] == GOOD and found["g"]["timeout"] is None
+
+
+def test_what_was_accepted_before_is_given_back_and_nothing_that_only_equals_it() -> None:
+    known = {"f": GOOD}
+    assert greet(CallerConnection(), ready({"f": GOOD}), known) is known
+    assert greet(CallerConnection(), ready({"f": {**GOOD, "idempotent": 1}}), known) is known
+    other = {"f": {**GOOD, "timeout": 3.0}}
+    assert greet(CallerConnection(), ready(other), known) == other
 
 
 @pytest.mark.parametrize("functions", [
@@ -50,7 +58,7 @@ def test_functions_are_told_once_the_greeting_is_complete() -> None:
 ])  # fmt: skip
 def test_a_malformed_description_is_refused(functions: dict[str, Any]) -> None:
     with pytest.raises(Refused):
-        greet(CallerConnection(limit=1 << 24), WorkerConnection(response_limit=1 << 24).ready(functions))
+        greet(CallerConnection(limit=1 << 24), WorkerConnection(response_limit=1 << 24).ready(functions), {})
 
 
 class Kind(enum.Enum):
@@ -105,21 +113,21 @@ def test_whatever_a_script_can_expose_is_a_schema() -> None:
         registry.add(function, name=f"f{number}")
     registry.freeze()
     data = ready(registry.describe())
-    assert greet(CallerConnection(), data) is not None
+    assert greet(CallerConnection(), data, {}) is not None
 
 
 def test_more_than_ready_is_refused() -> None:
     with pytest.raises(Refused, match="not permitted"):
-        greet(CallerConnection(), ready({}) + ready({}))
+        greet(CallerConnection(), ready({}) + ready({}), {})
 
 
 def test_the_begin_of_another_message_behind_ready_is_refused() -> None:
     """It would be put in front of the first answer, which comes over another descriptor."""
     with pytest.raises(Refused, match="more than ready"):
-        greet(CallerConnection(), ready({}) + b"\x00\x00")
+        greet(CallerConnection(), ready({}) + b"\x00\x00", {})
 
 
 @pytest.mark.parametrize("data", [b"\x00\x00\x00\x00", b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\x80"])
 def test_what_is_no_message_is_refused(data: bytes) -> None:
     with pytest.raises(Refused, match="not valid"):
-        greet(CallerConnection(), data)
+        greet(CallerConnection(), data, {})
