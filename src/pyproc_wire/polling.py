@@ -1,6 +1,7 @@
 """When an end of a channel polls before it sleeps (ADR 0007), for both ends alike. Pure: what polls and what gives way is passed in.
 
-To be woken on another core costs more than a short call; on the same core the first `give_way` lets the other end speak.
+To be woken on another core costs more than a short call; on the same core the first `give_way` lets the other end speak. With the
+option `busy_polling` an end looks out before each sleep, and for longer.
 """
 
 from __future__ import annotations
@@ -26,3 +27,11 @@ def look_out(arrived: Callable[[int], object], give_way: Callable[[], None]) -> 
             return looks > SAME_CORE
         give_way()
     return False
+
+
+def busily(arrived: Callable[[int], object], give_way: Callable[[], None], clock: Callable[[], float], seconds: float) -> None:
+    """Return when `arrived(0)` is true, or `seconds` of `clock` later. It gives way as well: where both ends came to share a core, a
+    call would take all those seconds."""
+    end = clock() + seconds
+    while not arrived(0) and clock() < end:
+        give_way()

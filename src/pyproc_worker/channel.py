@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+from time import monotonic
 from typing import Final
 
 from pyproc_wire import polling
@@ -14,15 +15,17 @@ from pyproc_wire.limits import RECV_BYTES
 
 
 class Channel:
-    """`requests`, `answers` and `greeting` are descriptors; nothing waits longer than the supervisor lives."""
+    """`requests`, `answers` and `greeting` are descriptors; nothing waits longer than the supervisor lives. `busy`: seconds of
+    `busy_polling`."""
 
-    __slots__ = ("_greeting", "_poll", "answers", "lively", "requests")
+    __slots__ = ("_busy", "_greeting", "_poll", "answers", "lively", "requests")
 
-    def __init__(self, requests: int, answers: int, greeting: int) -> None:
+    def __init__(self, requests: int, answers: int, greeting: int, busy: float = 0.0) -> None:
         self.requests: Final = requests
         self.answers: Final = answers
         self._greeting = greeting
         self.lively = False
+        self._busy = busy
         self._poll = select.poll()
         self._poll.register(requests, select.POLLIN)
 
@@ -41,7 +44,10 @@ class Channel:
 
     def look_out(self) -> None:
         """Poll for a request for a while, as `polling` says; `lively` after it: whether to do so again."""
-        self.lively = polling.look_out(self._poll.poll, os.sched_yield)
+        if self._busy:
+            polling.busily(self._poll.poll, os.sched_yield, monotonic, self._busy)
+        else:
+            self.lively = polling.look_out(self._poll.poll, os.sched_yield)
 
     @property
     def waiting(self) -> bool:

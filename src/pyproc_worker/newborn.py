@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable
 from errno import EBADF
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pyproc_wire.places import ANSWERS, ARENA_ANSWERS, ARENA_REQUESTS, GREETING, REQUESTS
 from pyproc_worker import one_thread
@@ -74,9 +74,9 @@ class Newborn:
             os._exit(code)  # whatever came: nobody else's code goes on in this process
 
 
-def serving(limits: dict[str, int], channel: Channel | None = None, *, warm: bool = False) -> Callable[[], None]:
+def serving(limits: dict[str, Any], channel: Channel | None = None, *, warm: bool = False) -> Callable[[], None]:
     """The rest of a worker's life on `channel`, or in PLACES, prepared. `warm`: it is parked, and rehearses its first call."""
-    channel = channel or Channel(REQUESTS, ANSWERS, GREETING)
+    channel = channel or Channel(REQUESTS, ANSWERS, GREETING, limits["busy_polling"])
     settle = partial(_settle, rehearsal(channel, current)) if warm else _settle
     return prepare(channel, current, request_limit=limits["request"],
                    response_limit=limits["response"], settle=settle)
@@ -103,7 +103,7 @@ def keep_stdin() -> None:
         os.close(null)
 
 
-def rehearse(limits: dict[str, int], confinement: Confinement) -> None:
+def rehearse(limits: dict[str, Any], confinement: Confinement) -> None:
     """Run the steps of a start in the zygote, without effect: `serve` meets a supervisor that has nothing to say."""
     one_thread.nothing_to_do = one_thread.is_alone()
     try:

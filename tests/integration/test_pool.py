@@ -443,6 +443,25 @@ def test_bad_options_name_value_and_remedy(script: pathlib.Path, options: dict[s
     assert len(str(caught.value)) > 20
 
 
+@pytest.mark.parametrize(("value", "isolation", "cores", "told"), [
+    ("50 us", "worker", 1, "1 core"), ("50 us", "call", 2, "isolation call"), (2, "worker", 2, "at most 1 s"),
+    (-1, "worker", 2, "above 0"), ("50", "worker", 2, "units"),
+])  # fmt: skip
+def test_busy_polling_is_refused_where_an_end_has_no_core_or_nothing_to_poll_for(
+    script: pathlib.Path, monkeypatch: pytest.MonkeyPatch, value: object, isolation: str, cores: int, told: str,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    with pytest.raises(ConfigError, match=told) as caught:
+        Pool(script, isolation=isolation, busy_polling=value)
+    assert "busy_polling" in str(caught.value)
+
+
+def test_calls_are_answered_with_busy_polling(script: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    with Pool(script, busy_polling="100 us") as pool:
+        assert [pool.call("echo", number) for number in range(200)] == list(range(200))
+
+
 def test_a_replaced_worker_runs_the_script_as_it_was(tmp_path: pathlib.Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text("from pyproc_worker import expose\n@expose\ndef answer(body):\n    return 'as it was'\n")

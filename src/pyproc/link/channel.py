@@ -26,6 +26,7 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from time import monotonic
 
 from pyproc.link.arena import Arena
 from pyproc_wire import polling
@@ -40,13 +41,14 @@ class Channel:
     """`requests` never waits, `answers` does unless `set_waiting` says otherwise; `sending`: a frame is perhaps only partly sent, and
     nothing else may be written, as it would be taken for the rest. Raises OSError when no descriptor is left."""
 
-    __slots__ = ("__weakref__", "_inner", "answers", "arena", "greeting", "links", "lively", "requests", "sending", "waits")
+    __slots__ = ("__weakref__", "_busy", "_inner", "answers", "arena", "greeting", "links", "lively", "requests", "sending", "waits")
 
-    def __init__(self, request: int = REQUEST_BYTES, response: int = RESPONSE_BYTES) -> None:
+    def __init__(self, request: int = REQUEST_BYTES, response: int = RESPONSE_BYTES, busy: float = 0.0) -> None:
         self.requests = self.answers = -1
         self._inner: list[int] = []
         self.waits = True
-        self.lively = False
+        self._busy = busy
+        self.lively = busy > 0
         self.sending = False
         self.greeting, greeting = socket.socketpair()
         self._inner.append(greeting.detach())
@@ -98,7 +100,14 @@ class Channel:
         """Poll for an answer for a while, as `polling` says; `lively` after it: whether to do so again."""
         poll = select.poll()
         poll.register(self.answers, select.POLLIN)
-        self.lively = polling.look_out(poll.poll, os.sched_yield)
+        if self._busy:
+            polling.busily(poll.poll, os.sched_yield, monotonic, self._busy)
+        else:
+            self.lively = polling.look_out(poll.poll, os.sched_yield)
+
+    def may_look_out(self, *, alone: bool) -> None:
+        """Have the next call look out; where the interpreter has other threads to run, the caller is not `alone`."""
+        self.lively = alone or self._busy > 0
 
     def receive(self, ended: Callable[[], bool]) -> bytes:
         """What has arrived, at least a byte; b"" when nobody holds the worker's end. Raises OSError, as when the worker has

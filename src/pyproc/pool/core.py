@@ -390,7 +390,7 @@ class Core:
             self.supervisor.retire(worker)
             return
         worker.milestone = min(worker.calls + polling.CALLS, self._max_requests or math.inf)
-        worker.channel.lively = threading.active_count() <= 1 + len(_live)  # none but the main one and those that supervise
+        worker.channel.may_look_out(alone=threading.active_count() <= 1 + len(_live))  # none but the main one and those that supervise
 
     def part(self, worker: Worker, event: Part) -> Any:
         """The value of one part of a stream. Raises CallError, RemoteProtocolError."""

@@ -23,6 +23,7 @@ from pyproc.supervisor.spec import WorkerSpec
 
 SOURCE_BYTES = 16 << 20  # a script beyond this is not a script
 QUEUE_DEFAULT = 1000  # calls
+BUSY_SECONDS_MAX = 1.0  # of an idle worker after each call
 NO_CLOUDPICKLE = "an executor needs cloudpickle; pip install pyproc-supervisor[pickle]"
 FOR_FUNCTIONS = ("pickle", "cloudpickle")  # what a worker needs to load a function; imported once, before the fork
 
@@ -60,6 +61,7 @@ class PoolOptions(TypedDict, total=False):
     preload: Sequence[str]
     concurrency: int
     prefetch: int
+    busy_polling: str | float | None
     zygote: bool
     name: str
 
@@ -76,7 +78,8 @@ def _read(
     script: str | os.PathLike[str] | None = None, *, workers: int = 1, isolation: str = "worker", sandbox: Sandbox | None = None,
     limits: Limits | None = None, restart: Restart | None = None, timeout: str | float = 30.0,
     queue: int = QUEUE_DEFAULT, max_requests: int = 0, env: Mapping[str, str] | None = None, python: str | None = None,
-    preload: Sequence[str] = (), concurrency: int = 1, prefetch: int = 1, zygote: bool = True, name: str = "pool",
+    preload: Sequence[str] = (), concurrency: int = 1, prefetch: int = 1, busy_polling: str | float | None = None,
+    zygote: bool = True, name: str = "pool",
 ) -> Options:
     if sys.platform != "linux":
         raise ProtectionUnavailable(f"pools need Linux, this is {sys.platform}", layer="platform",
@@ -90,6 +93,7 @@ def _read(
     for option, value in (("concurrency", concurrency), ("prefetch", prefetch)):
         if value != 1:
             raise ConfigError(f"{option} is {value!r}; this version serves one call at a time in a worker, write 1")
+    busy = _busy(busy_polling, isolation)
     if not isinstance(sandbox, Sandbox | None):
         raise ConfigError(f"sandbox is {shown(sandbox)}; write Sandbox(…)")
     if not isinstance(limits, Limits | None):
@@ -113,9 +117,25 @@ def _read(
                       sandbox=Sandbox() if sandbox is None else sandbox, limits=Limits() if limits is None else limits,
                       environment=values.environment("env", env), python=values.interpreter("python", python),
                       preload=preloaded, solo=not zygote, apart=isolation == "call",
-                      parked=park.bound(workers) if ahead else 0, intensity=often.intensity, period=often.period)
+                      parked=park.bound(workers) if ahead else 0, busy_polling=busy, intensity=often.intensity, period=often.period)
     return Options(name=name, isolation=isolation, timeout=parse_time("timeout", timeout), queue=queue,
                    max_requests=1 if isolation == "call" else max_requests, spec=spec)
+
+
+def _busy(given: str | float | None, isolation: str) -> float:
+    """Seconds, 0 is off. Raises ConfigError where an end that polls would keep the other one from running, or waits for nothing."""
+    if given is None:
+        return 0.0
+    seconds, remedy = parse_time("busy_polling", given), ""
+    if seconds > BUSY_SECONDS_MAX:
+        remedy = f"write at most {BUSY_SECONDS_MAX:g} s"
+    elif isolation == "call":
+        remedy = "with isolation call a worker has one call; leave it out"
+    elif len(os.sched_getaffinity(0)) < 2:
+        remedy = "this process may run on 1 core, where each end would keep the other one from running; leave it out, or allow more"
+    if remedy:
+        raise ConfigError(f"busy_polling is {shown(given)}; {remedy}")
+    return seconds
 
 
 def _source(path: str) -> str:

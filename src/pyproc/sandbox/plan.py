@@ -107,7 +107,7 @@ def refuse_unsupported(decided: Mapping[str, LayerState], uid: int) -> None:
 def build(
     *, sandbox: Sandbox, limits: Limits, interpreter: Interpreter, granted: Mapping[str, str], landlock_abi: int,
     environment: Mapping[str, str], script: str, source: str, preload: tuple[str, ...], workers: int, ordinal: int,
-    solo: bool, uid: int, gid: int, cgroups: list[str], keeps_the_dead: bool = False, warm: bool = False,
+    solo: bool, uid: int, gid: int, cgroups: list[str], keeps_the_dead: bool = False, warm: bool = False, busy_polling: float = 0.0,
 ) -> Plan:
     """The whole plan of one zygote. `keeps_the_dead`: workers that ended stay zombies until their status was read. Raises ConfigError,
     ProtectionUnavailable."""
@@ -155,7 +155,7 @@ def build(
         "sys_path": list(interpreter.sys_path), "site_path": list(interpreter.site_path), "preload": list(preload),
         "script": {"path": script, "source": source, "folder": importable(os.path.dirname(script), sandbox.read)},
         "solo": solo, "cgroups": cgroups, "keeps_the_dead": keeps_the_dead, "warm": warm,
-        "limits": {"request": limits.request, "response": limits.response},
+        "limits": {"request": limits.request, "response": limits.response, "busy_polling": busy_polling},
     }
     inner = "".join(("0 0 1", f"\n{INNER_ID} {host_uid} 1")) if uid == 0 else f"0 {uid} 1"
     inner_gid = "".join(("0 0 1", f"\n{INNER_ID} {host_gid} 1")) if uid == 0 else f"0 {gid} 1"

@@ -57,4 +57,5 @@ class Nursery:
             landlock_abi=self._abi, environment=spec.environment, script=spec.script, source=spec.source,
             preload=spec.preload, workers=1 if spec.solo else spec.workers + spec.parked, ordinal=ordinal,
             solo=spec.solo, uid=os.geteuid(), gid=os.getegid(), cgroups=self._cgroups, warm=spec.parked > 0,
+            busy_polling=spec.busy_polling,
             keeps_the_dead=not pidfd.tells_of_the_reaped())

@@ -18,9 +18,9 @@ class Outfit:
 
     __slots__ = ("_inner_outputs", "channel", "links", "name", "outputs")
 
-    def __init__(self, name: str, request: int = REQUEST_BYTES, response: int = RESPONSE_BYTES) -> None:
+    def __init__(self, name: str, request: int = REQUEST_BYTES, response: int = RESPONSE_BYTES, busy: float = 0.0) -> None:
         self.name = name
-        self.channel = Channel(request, response)
+        self.channel = Channel(request, response, busy)
         out, inner_out = os.pipe()
         try:
             err, inner_err = os.pipe()

@@ -32,6 +32,19 @@ def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
+def test_a_busy_end_polls_for_each_answer() -> None:
+    channel = Channel(busy=30.0)
+    worker = Worker(channel)
+    channel.may_look_out(alone=False)
+    for _ in range(200):
+        assert channel.lively
+        os.write(worker.answers, b"x")
+        channel.look_out()
+        assert channel.receive(worker.ended) == b"x"
+    channel.close()
+    worker.close()
+
+
 @pytest.fixture
 def ends() -> Iterator[tuple[Channel, Worker]]:
     before = descriptors()

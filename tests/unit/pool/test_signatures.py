@@ -13,7 +13,8 @@ from pyproc.pool import options
 
 DEFAULTS = {  # contract, section 3, and what the reference adds
     "workers": 1, "isolation": "worker", "sandbox": None, "limits": None, "restart": None, "timeout": 30.0, "queue": 1000,
-    "max_requests": 0, "env": None, "python": None, "preload": (), "concurrency": 1, "prefetch": 1, "zygote": True, "name": "pool",
+    "max_requests": 0, "env": None, "python": None, "preload": (), "concurrency": 1, "prefetch": 1, "busy_polling": None,
+    "zygote": True, "name": "pool",
 }
 
 

@@ -19,6 +19,18 @@ class Ends:
         self.channel = Channel(self.inner_requests, self.inner_answers, greeting.detach())
 
 
+def test_a_busy_end_polls_for_each_request() -> None:
+    inner, requests = os.pipe()
+    channel = Channel(inner, -1, -1, busy=30.0)
+    channel.lively = True
+    for _ in range(200):
+        os.write(requests, b"x")
+        channel.look_out()
+        assert channel.lively and channel.receive() == b"x"
+    os.close(inner)
+    os.close(requests)
+
+
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     made = Ends()
