@@ -103,10 +103,11 @@ class Codec:
             raw = self._encode(message)
         except (OverflowError, UnicodeEncodeError) as error:
             raise blame(prepared, error) from error
-        if len(raw) > _MANY_BYTES and max(count_keys(value), count_keys(prepared)) > MAX_KEYS:
-            raise UnencodableValue(f"value has more than {MAX_KEYS} keys", value)
-        if len(raw) > MAX_CONTAINERS and sum(map(len, _levels(value))) > MAX_CONTAINERS:
-            raise UnencodableValue(f"value has more than {MAX_CONTAINERS} lists and maps", value)
+        if len(raw) > _MANY_BYTES:
+            if max(count_keys(value), count_keys(prepared)) > MAX_KEYS:
+                raise UnencodableValue(f"value has more than {MAX_KEYS} keys", value)
+            if len(raw) > MAX_CONTAINERS and sum(map(len, _levels(value))) > MAX_CONTAINERS:
+                raise UnencodableValue(f"value has more than {MAX_CONTAINERS} lists and maps", value)
         if self._is_json and json_values.may_hold_long_int(raw):
             self._check_ints(prepared)
         return raw

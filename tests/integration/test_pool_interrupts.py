@@ -51,8 +51,10 @@ def interrupted(place: int, act: Callable[[], Any]) -> bool:
 
 
 def queued(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Any:
-    with monkeypatch.context() as patch:
-        patch.setattr(pool._core.checkout, "take", lambda: None)  # and the queue gives it the idle worker at once
+    checkout = pool._core.checkout
+    take = checkout.take
+    with monkeypatch.context() as patch:  # and the queue gives it the idle worker at once
+        patch.setattr(checkout, "take", lambda *, queued=False: take(queued=True) if queued else None)
         return pool.call("echo", 1)
 
 

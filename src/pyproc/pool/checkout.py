@@ -81,13 +81,20 @@ class Checkout:
         """Whether a call that came now would be refused."""
         return not self.idle and len(self.waiters) >= self.limit
 
-    def take(self, wanted: Worker | None = None) -> Worker | None:
-        """An idle worker, `wanted` if it is idle, or None when the call has to queue."""
-        if self.waiters:
+    def take(self, wanted: Worker | None = None, *, queued: bool = False) -> Worker | None:
+        """An idle worker, `wanted` if it is idle, or None when the call has to queue. `queued`: for the first in the queue."""
+        if self.waiters and not queued:
             return None
         if wanted is not None and self.withdraw(wanted) and wanted.doomed is None:
             return wanted
-        return self._taken()
+        while True:
+            try:
+                for worker in self._takings:  # noqa: B007 - see above
+                    break
+            except IndexError:
+                return None
+            if worker.doomed is None:
+                return worker
 
     def give(self, worker: Worker) -> None:
         """`worker` is idle."""
@@ -223,7 +230,7 @@ class Checkout:
         woken: list[Waiter] = []
         try:
             with self._lock:
-                while self.waiters and (worker := self._taken()) is not None:
+                while self.waiters and (worker := self.take(queued=True)) is not None:
                     waiter = self.waiters[0]
                     waiter.worker = worker
                     woken += (waiter,)
@@ -231,14 +238,3 @@ class Checkout:
         finally:
             for waiter in woken:
                 waiter.wake()
-
-    def _taken(self) -> Worker | None:
-        """An idle worker, whoever waits."""
-        while True:
-            try:
-                for worker in self._takings:  # noqa: B007 - see above
-                    break
-            except IndexError:
-                return None
-            if worker.doomed is None:
-                return worker

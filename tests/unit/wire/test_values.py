@@ -21,7 +21,7 @@ from pyproc_wire import codec as codec_module
 from pyproc_wire import extensions, json_values, keys
 from pyproc_wire.codec import JSON, MESSAGEPACK, Codec, check_shape
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError, UnencodableValue
-from pyproc_wire.limits import MAX_DEPTH, MAX_KEYS
+from pyproc_wire.limits import MAX_CONTAINERS, MAX_DEPTH, MAX_KEYS
 
 
 class Colour(enum.Enum):
@@ -231,11 +231,10 @@ def test_as_many_containers_as_are_allowed_pass_and_what_only_looks_like_them_do
     assert JSON.decode_value(JSON.encode_value([text, {text: 1}])) == [text, {text: 1}]
 
 
-@pytest.mark.usefixtures("few_containers")
 @pytest.mark.parametrize("codec", [MESSAGEPACK, JSON], ids=str)
 def test_a_crowd_of_containers_is_refused_before_it_is_sent(codec: Codec) -> None:
-    with pytest.raises(UnencodableValue, match="more than 10000 lists and maps"):
-        codec.encode_value([[]] * FEW)
+    with pytest.raises(UnencodableValue, match=f"more than {MAX_CONTAINERS} lists and maps"):
+        codec.encode_value([[]] * MAX_CONTAINERS)
 
 
 @pytest.mark.parametrize("codec", [MESSAGEPACK, JSON], ids=str)
