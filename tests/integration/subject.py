@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from typing import Any
 
@@ -180,6 +181,12 @@ def say(text: str) -> None:
 @expose
 def numbers(n: int):  # type: ignore[no-untyped-def]
     yield from range(n)
+
+
+@expose
+def stalls(n: int):  # type: ignore[no-untyped-def]
+    yield from range(n)
+    threading.Event().wait()
 
 
 @expose

@@ -7,6 +7,7 @@ encoded before it joins: what cannot be sent is refused at once, and what is sen
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from msgspec import Raw
@@ -44,6 +45,16 @@ def parse_timeout(timeout: object) -> float:
         raise DeadlineExceeded("the deadline is 0 s: there is no time to call anything")
     try:
         return parse_time("timeout", timeout)
+    except ConfigError as error:
+        raise InvalidArgument(str(error)) from error
+
+
+def parse_part_timeout(timeout: object) -> float:
+    """Seconds that each part of a stream may take; without bound for None. Raises InvalidArgument."""
+    if timeout is None:
+        return math.inf
+    try:
+        return parse_time("part_timeout", timeout)
     except ConfigError as error:
         raise InvalidArgument(str(error)) from error
 

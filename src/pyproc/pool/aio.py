@@ -119,18 +119,20 @@ class AsyncPool:
         """As Pool.empty."""
         return self._core.empty(shape, dtype)
 
-    async def stream(self, method: str, body: Any = None, *,
-                     timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
-        """The parts of a generator as they come; closing it cancels the call."""
+    async def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None,
+                     part_timeout: float | str | None = None) -> AsyncGenerator[Any, None]:
+        """As Pool.stream."""
         core = self._core
+        seconds = core.parts_within(part_timeout)
         worker, frame = await self._begin(method, body, timeout, stream=True)
-        id, taken = worker.call_id, 0
+        id, taken, end = worker.call_id, 0, worker.deadline
         try:
             async with self._losing(worker):
                 await self._send(worker, frame)
             while True:
                 async with self._losing(worker):
-                    events = worker.connection.receive(await self._receive(worker))
+                    with core.awaiting_part(worker, seconds, end):
+                        events = worker.connection.receive(await self._receive(worker))
                 for event in events:
                     if type(event) is Part:
                         async with self._losing(worker):

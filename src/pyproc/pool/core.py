@@ -30,7 +30,7 @@ from pyproc.errors import (
     Unavailable,
 )
 from pyproc.pool import failures, placed
-from pyproc.pool.admission import UNSENDABLE, Span, parse_grace, parse_timeout, seal, unsendable
+from pyproc.pool.admission import UNSENDABLE, Span, parse_grace, parse_part_timeout, parse_timeout, seal, unsendable
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
 from pyproc.pool.options import Options
@@ -399,6 +399,27 @@ class Core:
         except LocalProtocolError as error:  # as above
             raise failures.unreadable(self.options.name, worker, error) from error
 
+    def parts_within(self, timeout: float | str | None) -> float:
+        """Seconds that each part of a stream may take. Raises InvalidArgument; the call is rejected."""
+        try:
+            return parse_part_timeout(timeout)
+        except CallError as error:
+            self.ledger.reject(error)
+            raise
+
+    @contextlib.contextmanager
+    def awaiting_part(self, worker: Worker, seconds: float, end: float) -> Iterator[None]:
+        """The next part may take so many `seconds`, and the call as a whole until `end`. What its consumer takes does not count."""
+        deadline = monotonic() + seconds
+        if deadline < end:
+            worker.part_seconds = seconds
+            worker.deadline = deadline
+            self.watch(deadline)
+        yield
+        if worker.doomed is None:  # else this is what it is ended for
+            worker.part_seconds = 0.0
+            worker.deadline = end
+
     @contextlib.contextmanager
     def losing(self, worker: Worker) -> Iterator[None]:
         """What the channel raises in here is the loss of `worker`. A TimeoutError is no channel's: a signal handler raised it."""
@@ -439,7 +460,10 @@ class Core:
             raise
         with worker.holding:
             worker.channel.close()
-        error = failures.lost(self.supervisor.policy, self.options.name, worker, death, self._allowed(worker.method, worker.allowed))
+        allowed = self._allowed(worker.method, worker.allowed)
+        if worker.part_seconds:
+            allowed = f"{worker.part_seconds:g} s for its next part, the stream's part_timeout"
+        error = failures.lost(self.supervisor.policy, self.options.name, worker, death, allowed)
         self.ledger.count(error.code)
         return error
 

@@ -103,16 +103,19 @@ class Pool:
             core.not_begun(worker, span, error)
             raise
 
-    def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Generator[Any, None, None]:
-        """The parts of a generator as they come; closing the iterator cancels the call."""
+    def stream(self, method: str, body: Any = None, *, timeout: float | str | None = None,
+               part_timeout: float | str | None = None) -> Generator[Any, None, None]:
+        """The parts of a generator as they come, each within `part_timeout` of being waited for; closing the iterator cancels the call.
+        Raises a CallError."""
         core = self._core
+        seconds = core.parts_within(part_timeout)
         worker, frame = self._begin(method, body, timeout, stream=True)
-        id, taken, channel, ended = worker.call_id, 0, worker.channel, worker.finished.is_set
+        id, taken, channel, ended, end = worker.call_id, 0, worker.channel, worker.finished.is_set, worker.deadline
         try:
             with core.losing(worker):
                 channel.send(frame, ended)
             while True:
-                with core.losing(worker):
+                with core.losing(worker), core.awaiting_part(worker, seconds, end):
                     events = worker.connection.receive(channel.receive(ended))
                 for event in events:
                     if type(event) is Part:

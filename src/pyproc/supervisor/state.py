@@ -43,10 +43,12 @@ class Worker:
     `doomed`: why we killed it; `joined`: the process that entered the group; `placed`: it has one of the pool's places;
     `parked`: it waits for one; `late`: ends a start that takes too long; `holding`:
     the pidfd is not closed while it is held; `milestone`: the count of calls at which something is due; `ids`: of calls, which the
-    worker cannot guess, so that an answer before its question fits none; `viewed`: its last result is being looked at where it lies."""
+    worker cannot guess, so that an answer before its question fits none; `viewed`: its last result is being looked at where it lies;
+    `part_seconds`: what the part that is awaited may take, where that is less than what the call has left, else 0."""
 
     __slots__ = ("abandoned", "allowed", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished",
                  "group", "holding", "ids", "inner_pid", "joined", "late", "links", "method", "milestone", "name", "outputs", "parked",
+                 "part_seconds",
                  "pid", "pidfd", "placed", "spoken", "spoken_call", "tree", "viewed", "__weakref__")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
@@ -79,6 +81,7 @@ class Worker:
         self.holding = threading.Lock()
         self.ids = _call_ids()
         self.viewed = False
+        self.part_seconds = 0.0
         self.placed = False
         self.parked = False
 
