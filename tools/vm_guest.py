@@ -158,7 +158,7 @@ def attack(found: dict[str, Any], *, controls: bool) -> Check:
     told = [one for one in found["attacks"] if one["verdict"] in ("escaped", "open") or (controls and one["verdict"] == "unproven")]
     bad = [one for one in told if one["verdict"] != "open" or not set(one["layers"]) <= lacking()]
     counted = ", ".join(f"{count} {name}" for name, count in found["verdicts"].items() if count)
-    rest = "".join(f"; {one['id']} {one['verdict']}, {'+'.join(one['layers'])}" for one in told)
+    rest = "".join(f"; {one['id']} {one['verdict']}, {'+'.join(one['layers'])}: {one['proof']}" for one in told)
     return not bad and not found["secret_seen_by"], f"{counted}; {found['seconds']:.0f} s{rest}"
 
 
@@ -276,6 +276,9 @@ def denials() -> list[str]:
 def attacked_under_the_profile(*, user: bool) -> Check:
     """The corpus again, without controls: they would have to break out of the profile. The supervisor's part is opened, as it makes
     the targets, listeners of TCP among them; the workers' is as it was exported."""
+    loaded, told = load()
+    if not loaded:
+        return False, told
     exported = Path(PROFILE).read_text()
     supervisor, worker = exported.split("  profile worker ")
     opened = re.sub(r"  deny network \w+,\n", "", supervisor) + "  network,\n  capability,\n  /** rwkl,\n"
