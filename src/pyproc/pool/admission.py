@@ -16,6 +16,7 @@ from pyproc.errors import CallError, ConfigError, DeadlineExceeded, InternalErro
 from pyproc_wire.connection import MESSAGEPACK, Asking, measure_request
 from pyproc_wire.errors import LocalProtocolError, UnencodableValue
 
+ENVELOPE_BYTES = 1 << 10  # more than stands around a body: ids, numbers, and a method of at most 128 characters
 # RuntimeError: a map that another thread changes meanwhile
 UNSENDABLE = (LocalProtocolError, ValueError, TypeError, OverflowError, RuntimeError)
 
@@ -57,7 +58,8 @@ def seal(method: str, body: Any, span: Span, limit: int, *, stream: bool) -> Raw
     """`body`, encoded, of a call whose request fits into `limit` bytes. Raises InvalidArgument, PayloadTooLarge."""
     try:
         sealed = body if type(body) is Raw else Raw(MESSAGEPACK.encode_value(body))
-        measure_request(MESSAGEPACK, Asking(0, method, sealed, span.milliseconds, stream), limit)
+        if len(sealed) > limit - ENVELOPE_BYTES:
+            measure_request(MESSAGEPACK, Asking(0, method, sealed, span.milliseconds, stream), limit)
     except UNSENDABLE as error:
         raise unsendable(error) from error
     return sealed

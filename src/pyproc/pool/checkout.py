@@ -41,10 +41,10 @@ class Waiter:
     `worker` is what was given, and stays what it is from `leave` on; `deadline` stands on time.monotonic(), and is `watched` where
     whoever waits has no clock of its own: `wake` may be called twice then."""
 
-    __slots__ = ("body", "deadline", "left", "over", "span", "wake", "watched", "worker")
+    __slots__ = ("_wake", "body", "deadline", "left", "over", "span", "watched", "worker")
 
     def __init__(self, wake: Callable[[], None], span: Span, *, watched: bool = False) -> None:
-        self.wake = wake
+        self._wake = wake
         self.span = span
         self.deadline = monotonic() + span.seconds
         self.watched = watched
@@ -52,6 +52,10 @@ class Waiter:
         self.worker: Worker | None = None
         self.left = False
         self.over = True
+
+    def wake(self) -> None:
+        """Tell whoever waits."""
+        self._wake()
 
 
 class Checkout:

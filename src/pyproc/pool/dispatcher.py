@@ -1,0 +1,470 @@
+"""Plain calls on an event loop: sent and answered in the loop's own callbacks, so that no task is switched to between an answer and
+the next request.
+
+    AsyncPool.call ──an idle worker──▶ its Lane: the frame is written, a future is awaited
+                   ──none──▶ the pool's queue (Checkout), in line ──▶ with `prefetch` also sent ahead, on the lane with the fewest
+    a worker's answers ──▶ one read ──▶ futures ──▶ the next in line are written to that worker
+
+A call that is sent ahead stands in the queue still, until it is the first one of its lane: the queue is what is known not to have
+begun. So its bound, its deadlines and the pool's end apply to it as to any other, and a worker that becomes idle is given to
+it. It is taken back from the busy worker then, as it is when its time is over or its task is cancelled; where it cannot be taken back
+it has begun. Whoever else is first in the queue, a stream or another loop, gets the next worker whose lane is empty.
+
+With `prefetch` an empty lane is given back one turn of the loop later: the tasks that its answers woke call again before that, and
+nothing is taken back for a worker that is idle for a moment.
+
+One dispatcher serves one loop, in its thread; but for `Call.wake` nothing here is called from elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterable, MutableMapping
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from pyproc.errors import CallError
+from pyproc.link.channel import WHOLE_BYTES
+from pyproc.pool.admission import UNSENDABLE, Span
+from pyproc.pool.checkout import Waiter
+from pyproc.pool.core import Core
+from pyproc.pool.ear import Ear
+from pyproc.pool.lane import Lane, roomiest
+from pyproc.supervisor.state import Worker
+from pyproc_wire.connection import BriefSuccess, ConnectionClosed, Failed, Part, Succeeded
+from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
+
+
+class Call(Waiter):
+    """One call. `lane` while it is outstanding on a worker; `ended`: it is counted; `gone`: nobody waits for it any more."""
+
+    __slots__ = ("dispatcher", "ended", "frame", "future", "gone", "id", "lane", "method")
+
+    def __init__(self, dispatcher: Dispatcher, method: str, span: Span) -> None:
+        super().__init__(_never, span, watched=True)
+        self.dispatcher = dispatcher
+        self.method = method
+        self.future: asyncio.Future[Any] = dispatcher.loop.create_future()
+        self.lane: WorkerLane | None = None
+        self.id = 0
+        self.frame = b""
+        self.ended = self.gone = False
+
+    def wake(self) -> None:
+        """Its wait is over, or its time. From any thread."""
+        try:
+            self.dispatcher.loop.call_soon_threadsafe(self.dispatcher.woken, self)
+        except RuntimeError:  # the loop was closed with this call in it: nobody waits any more
+            self.dispatcher.forsake(self)
+
+    def fail(self, error: BaseException) -> None:
+        """It ended, and is counted."""
+        self.ended = True
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+def _never() -> None:
+    """In the place of a Waiter's `wake`, which a Call has itself."""
+
+
+class WorkerLane(Lane[Call]):
+    """The lane of `worker`. `rest`: of a frame that its pipe had no room for. `lost`: its worker ended, or is the supervisor's."""
+
+    __slots__ = ("ear", "gone", "rest", "worker")
+
+    def __init__(self, worker: Worker, ear: Ear, limit: int, quota: float, looking: set[str]) -> None:
+        super().__init__(limit, quota, looking)
+        self.worker = worker
+        self.ear = ear
+        self.rest = memoryview(b"")
+        self.gone = False
+
+
+class Dispatcher:
+    """Of one pool and one loop. `ears`: of the pool's workers, shared with whoever else listens to them."""
+
+    def __init__(self, core: Core, loop: asyncio.AbstractEventLoop, ears: MutableMapping[Worker, Ear]) -> None:
+        self.loop = loop
+        self._core = core
+        self._ears = ears
+        self._prefetch = core.options.prefetch
+        self._looking: set[str] = set()
+        self._lanes: dict[Worker, WorkerLane] = {}
+        self._line: deque[Call] = deque()  # calls of the queue that were not sent, oldest first; and some that left it
+
+    def start(self, method: str, body: Any, timeout: float | str | None) -> Call:
+        """The call, whose future will have its result. Raises CallError for one that is not accepted."""
+        core = self._core
+        worker = span = None
+        try:
+            worker, span = core.lend(method, timeout, body)
+            call = Call(self, method, span)
+            if worker is None:
+                self._join(call, body)
+            else:
+                frame = core.begin(worker, method, body, span, False)
+                self._send(self._open(worker), call, frame)
+        except BaseException as error:
+            if worker in self._lanes:
+                self._dissolve(self._lanes[worker])
+            core.not_begun(worker, span, error)
+            raise
+        return call
+
+    def leave(self, call: Call) -> None:
+        """Its task goes for a reason of its own: the call is cancelled, unless it is over."""
+        if call.ended or os.getpid() != self._core.owner:
+            return
+        call.gone = True
+        if call.lane is not None and call.lane.calls[0] is not call:
+            self._take_back(call.lane)
+        if call.lane is None:
+            self.forsake(call)
+        else:
+            self._cancel_first(call.lane)
+        self._pump()
+
+    def forsake(self, call: Call) -> None:
+        """A call that has not begun is cancelled. From any thread."""
+        call.ended = True
+        self._core.forsake(call)
+
+    def close(self) -> None:
+        """The pool has ended: what is still outstanding is lost."""
+        for lane in list(self._lanes.values()):
+            self._lose(lane)
+
+    def ear(self, worker: Worker) -> Ear:
+        """The worker's ear in this loop."""
+        ear = self._ears.get(worker)
+        if ear is None or ear.loop is not self.loop:
+            ear = self._ears[worker] = Ear(self.loop, worker)
+        return ear
+
+    # What waits.
+
+    def _join(self, call: Call, body: Any) -> None:
+        core = self._core
+        try:
+            core.queue(call, call.method, body, stream=False)
+            core.watch(call.deadline)
+        except BaseException:
+            core.interrupted(call)
+            raise
+        self._line.append(call)
+        if self._prefetch > 1:
+            self._pump()
+
+    def woken(self, call: Call) -> None:
+        """A worker was given to the call, its time is over, or the pool ends."""
+        if call.left or call.ended:
+            return
+        if call.lane is not None:
+            self._take_back(call.lane)
+        worker, call.worker = call.worker, None
+        if worker is not None:
+            lane = self._open(worker)
+            if call.lane is None:
+                self._begin_queued(lane, call)
+            else:
+                self._has_begun(call.lane, call)  # the queue knows it no more
+            self._go_on(lane)
+        elif call.lane is None:
+            self._end_wait(call)
+        self._pump()
+
+    def _end_wait(self, call: Call) -> None:
+        """No worker came, or too late."""
+        if self._core.checkout.leave(call):
+            call.fail(self._core.not_served(call, call.method))
+
+    def _pump(self) -> None:
+        """Send what waits to wherever it may go."""
+        while (call := self._next()) is not None:
+            lane = roomiest(self._lanes.values())
+            if lane is None or not self._send_on(lane, call):
+                return
+
+    def _next(self) -> Call | None:
+        """The first in line, unless somebody else stands before it in the queue."""
+        line = self._line
+        while line and (line[0].left or line[0].ended):
+            line.popleft()
+        if not line:
+            return None
+        try:
+            oldest = self._core.checkout.waiters[0]
+        except IndexError:
+            return None
+        return line[0] if type(oldest) is Call and oldest.dispatcher is self else None
+
+    def _send_on(self, lane: WorkerLane, call: Call) -> bool:
+        """Send the first in line; whether it left the line."""
+        if not lane.calls:
+            self._begin_queued(lane, call)
+            return True
+        return self._send_ahead(lane, call)
+
+    # Requests.
+
+    def _open(self, worker: Worker) -> WorkerLane:
+        core = self._core
+        lane = self._lanes[worker] = WorkerLane(worker, self.ear(worker), self._prefetch, core.calls_left(worker), self._looking)
+        return lane
+
+    def _begin_queued(self, lane: WorkerLane, call: Call) -> None:
+        """Begin a call of the queue on an empty lane, unless its wait has ended."""
+        core = self._core
+        if not core.checkout.leave(call):
+            return
+        left = call.deadline - monotonic()
+        if left <= 0:
+            call.fail(core.not_served(call, call.method))
+            return
+        if call.worker is not None:
+            core.give_back(call.worker)
+        call.over = True
+        span = call.span.left(left)
+        try:
+            frame = core.begin(lane.worker, call.method, call.body, span, False)
+        except UNSENDABLE as error:
+            self._dissolve(lane)
+            try:
+                core.not_begun(lane.worker, span, error)
+            except CallError as told:
+                call.fail(told)
+        else:
+            self._send(lane, call, frame)
+
+    def _send(self, lane: WorkerLane, call: Call, frame: bytes) -> None:
+        """Send a call that begins, to a worker that has no other."""
+        worker, channel = lane.worker, lane.worker.channel
+        call.left = True
+        call.id, call.lane, call.deadline = worker.call_id, lane, worker.deadline
+        call.frame = frame if len(frame) <= WHOLE_BYTES else b""
+        lane.sent(call)
+        try:
+            lane.ear.attend(partial(self._hear, lane))
+            if channel.waits:
+                channel.set_waiting(waits=False)
+            self._write(lane, memoryview(frame))
+        except OSError as error:
+            self._lose(lane, error)
+
+    def _write(self, lane: WorkerLane, frame: memoryview) -> None:
+        """Write as much as there is room for, and the rest when there is more. Raises OSError."""
+        channel = lane.worker.channel
+        try:
+            lane.rest = frame[os.write(channel.requests, frame) :]
+        except BlockingIOError:
+            lane.rest = frame
+        if lane.rest and not channel.sending:
+            self.loop.add_writer(channel.requests, self._write_on, lane)
+        elif channel.sending and not lane.rest:
+            self.loop.remove_writer(channel.requests)
+        channel.sending = bool(lane.rest)
+
+    def _write_on(self, lane: WorkerLane) -> None:
+        try:
+            self._write(lane, lane.rest)
+        except OSError as error:
+            self._lose(lane, error)
+
+    def _send_ahead(self, lane: WorkerLane, call: Call) -> bool:
+        """Send a call to a worker that has others, where it is one packet and finds room; whether it did. It stays in the queue."""
+        connection, id = lane.worker.connection, next(lane.worker.ids)
+        milliseconds = max(1, int((call.deadline - monotonic()) * 1000))
+        if lane.rest or len(call.body) > WHOLE_BYTES:
+            return False
+        try:
+            frame = connection.request(id, call.method, call.body, milliseconds)
+        except LocalProtocolError:  # the connection ended, which is heard next
+            return False
+        try:
+            if len(frame) > WHOLE_BYTES:
+                raise BlockingIOError
+            os.write(lane.worker.channel.requests, frame)
+        except OSError:
+            connection.withdraw(id)
+            return False
+        call.id, call.frame, call.lane = id, frame, lane
+        lane.sent(call)
+        self._line.popleft()
+        return True
+
+    def _take_back(self, lane: WorkerLane) -> None:
+        """What the worker has not read, but for the call that is its first, waits in line again, before all others."""
+        if len(lane.calls) > 1:
+            channel, first = lane.worker.channel, lane.calls[0].frame
+            frames = channel.taken_back()
+            if first in frames:
+                os.write(channel.requests, first)
+            self._return(lane.taken_back(frames), lane)
+
+    def _return(self, calls: Iterable[Call], lane: WorkerLane) -> None:
+        for call in reversed(list(calls)):
+            lane.worker.connection.withdraw(call.id)
+            call.lane = None
+            if call.left:  # it was taken for begun
+                lane.worker.calls -= 1
+                call.left = False
+                self._core.checkout.rejoin(call)
+            if call.gone:
+                self.forsake(call)
+            elif not call.watched:  # its time was over while the worker had it
+                self._end_wait(call)
+            else:
+                self._line.appendleft(call)
+
+    # Answers.
+
+    def _hear(self, lane: WorkerLane) -> None:
+        """Take in what a worker has answered, and send it what waits."""
+        worker = lane.worker
+        connection, first = worker.connection, lane.calls[0] if lane.calls else None
+        try:
+            data = worker.channel.receive(worker.finished.is_set)
+            brief = connection.brief(data)
+            if brief is not None:
+                self._settle(lane, brief)
+            else:
+                for event in connection.receive(data):
+                    self._settle(lane, event)
+        except BlockingIOError:
+            return
+        except RemoteProtocolError as error:
+            with contextlib.suppress(RemoteProtocolError):
+                for event in error.before[: max(0, len(lane.calls) - 1)]:
+                    self._settle(lane, event)
+            self._lose(lane, error)
+        except OSError as error:
+            self._lose(lane, error)
+        else:
+            if lane.calls and lane.calls[0] is not first:
+                self._took_up(lane)
+            if lane.calls and lane.calls[0].gone:
+                self._cancel_first(lane)
+            self._go_on(lane)
+
+    def _settle(self, lane: WorkerLane, event: Any) -> None:
+        """One event of a worker. Raises RemoteProtocolError for one that may not come, BrokenPipeError for the end."""
+        core, worker, kind = self._core, lane.worker, type(event)
+        if kind is ConnectionClosed or kind is Part:
+            raise BrokenPipeError("the worker hung up")
+        if worker.connection.mid_frame and len(lane.calls) == 1:
+            raise RemoteProtocolError("bytes follow the answer")
+        call, settled = lane.answered(event.id, event.code if kind is Failed else "")
+        if not settled:
+            self._return([call], lane)
+            return
+        self._has_begun(lane, call)
+        worker.method = call.method
+        try:
+            if kind is BriefSuccess:
+                value = event.body
+            elif kind is Succeeded:
+                value = worker.connection.value(event.body)
+            else:
+                raise core.failure(worker, event)
+            core.ledger.ok += 1
+            call.ended = True
+            if not call.future.done():
+                call.future.set_result(value)
+        except LocalProtocolError as error:  # an array, where there is no numpy
+            call.fail(core.failure(worker, error))
+        except CallError as error:
+            call.fail(error)
+        except RemoteProtocolError:
+            lane.calls.appendleft(call)
+            raise
+        if event.output:
+            core.supervisor.drain(worker)
+
+    def _has_begun(self, lane: WorkerLane, call: Call) -> None:
+        """The call, if it was sent ahead, leaves the queue."""
+        core = self._core
+        if not call.left and core.checkout.leave(call):
+            call.over = True
+            lane.worker.calls += 1
+            if call.worker is not None:
+                core.give_back(call.worker)
+
+    def _took_up(self, lane: WorkerLane) -> None:
+        """The lane has another first call, which runs, or is about to."""
+        call = lane.calls[0]
+        self._has_begun(lane, call)
+        self._core.took_up(lane.worker, call.id, call.method, call.deadline, call.span.whole)
+
+    def _go_on(self, lane: WorkerLane) -> None:
+        """Send what waits to a worker that has answered, or was given to us; it is given back where there is nothing."""
+        core, worker = self._core, lane.worker
+        if lane.gone or (lane.calls and lane.calls[0].gone):
+            return
+        if worker is core.supervisor.tried:
+            core.supervisor.proven()
+        if not lane.calls and worker.calls >= worker.milestone:
+            core.pass_milestone(worker)
+        while lane.room and worker.doomed is None and (call := self._next()) is not None and self._send_on(lane, call):
+            pass
+        if lane.calls:
+            return
+        worker.call_id = 0
+        if self._prefetch == 1 or worker.doomed is not None:
+            self._release(lane)
+        else:
+            self.loop.call_soon(self._release, lane)
+
+    def _release(self, lane: WorkerLane) -> None:
+        """Give back the worker of an empty lane."""
+        if not lane.calls and not lane.gone:
+            self._dissolve(lane)
+            self._core.give_back(lane.worker)
+
+    # Ends.
+
+    def _dissolve(self, lane: WorkerLane) -> None:
+        lane.gone = True
+        lane.ear.ignore()
+        if lane.rest:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                self.loop.remove_writer(lane.worker.channel.requests)
+        self._lanes.pop(lane.worker, None)
+
+    def _cancel_first(self, lane: WorkerLane) -> None:
+        """If the first call's caller is gone, its worker is the supervisor's once it has no other call, to be given back or ended. Till
+        then the worker is heard: it hands back or answers what could not be taken back."""
+        self._take_back(lane)
+        if len(lane.calls) == 1 and lane.calls[0].gone:
+            self._dissolve(lane)
+            call = lane.calls.popleft()
+            call.ended = True
+            self._core.left(lane.worker, call.id)
+
+    def _lose(self, lane: WorkerLane, cause: Exception | None = None) -> None:
+        """The worker ended or broke the protocol: the first call is lost, the others wait again."""
+        self._dissolve(lane)
+        first, others = lane.lost()
+        self._return(others, lane)
+        worker = lane.worker
+        ear = self._ears.pop(worker, None)
+        if ear is not None:
+            ear.close()
+        if first is None:
+            if isinstance(cause, RemoteProtocolError):
+                self._core.supervisor.condemn(worker, "protocol")
+            self._core.give_back(worker)
+        else:
+            self._has_begun(lane, first)
+            first.ended = True
+            worker.call_id, worker.method, worker.allowed = 0, first.method, first.span.whole
+            if self.loop.is_closed():
+                self._core.lost(worker, cause)
+                return
+            judged = self.loop.run_in_executor(None, self._core.lost, worker, cause)  # it waits for the kernel's evidence
+            judged.add_done_callback(lambda judged: first.fail(judged.exception() or judged.result()))
+        self._pump()
