@@ -95,6 +95,8 @@ class AsyncPool:
         core, loop = self._core, asyncio.get_running_loop()
         dispatcher = self._dispatchers.get(loop)
         if dispatcher is None:
+            for other in [known for known, its in list(self._dispatchers.items()) if its.forsaken]:
+                del self._dispatchers[other]
             dispatcher = self._dispatchers[loop] = Dispatcher(core, loop, self._ears)
         self._dispatcher = dispatcher
         return dispatcher

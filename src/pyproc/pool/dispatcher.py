@@ -35,7 +35,7 @@ from pyproc.pool.core import Core
 from pyproc.pool.ear import Ear
 from pyproc.pool.lane import Lane, roomiest
 from pyproc.supervisor.state import Worker
-from pyproc_wire.connection import BriefSuccess, ConnectionClosed, Failed, Part, Succeeded
+from pyproc_wire.connection import BriefSuccess, ConnectionClosed, Failed, Part
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
 
 
@@ -127,7 +127,8 @@ class Dispatcher:
             self.forsake(call)
         else:
             self._cancel_first(call.lane)
-        self._pump()
+        if not self.loop.is_closed():
+            self._pump()
 
     def forsake(self, call: Call) -> None:
         """A call that has not begun is cancelled. From any thread."""
@@ -138,6 +139,15 @@ class Dispatcher:
         """The pool has ended: what is still outstanding is lost."""
         for lane in list(self._lanes.values()):
             self._lose(lane)
+
+    @property
+    def forsaken(self) -> bool:
+        """Whether the loop was closed, and nobody is left whom it served: what it left running is cancelled."""
+        if self.loop.is_closed():
+            for lane in list(self._lanes.values()):
+                for call in reversed(lane.calls.copy()):
+                    self.leave(call)
+        return self.loop.is_closed() and not self._lanes
 
     def ear(self, worker: Worker) -> Ear:
         """The worker's ear in this loop."""
@@ -362,26 +372,24 @@ class Dispatcher:
         if not settled:
             self._return([call], lane)
             return
+        call.lane = None
         self._has_begun(lane, call)
         worker.method = call.method
-        try:
-            if kind is BriefSuccess:
-                value = event.body
-            elif kind is Succeeded:
-                value = worker.connection.value(event.body)
+        if kind is Failed:
+            call.fail(core.failure(worker, event))
+        else:
+            try:
+                value = event.body if kind is BriefSuccess else worker.connection.value(event.body)
+            except LocalProtocolError as error:  # an array, where there is no numpy
+                call.fail(core.failure(worker, error))
+            except RemoteProtocolError:
+                lane.calls.appendleft(call)  # it is lost
+                raise
             else:
-                raise core.failure(worker, event)
-            core.ledger.ok += 1
-            call.ended = True
-            if not call.future.done():
-                call.future.set_result(value)
-        except LocalProtocolError as error:  # an array, where there is no numpy
-            call.fail(core.failure(worker, error))
-        except CallError as error:
-            call.fail(error)
-        except RemoteProtocolError:
-            lane.calls.appendleft(call)
-            raise
+                core.ledger.ok += 1
+                call.ended = True
+                if not call.future.done():
+                    call.future.set_result(value)
         if event.output:
             core.supervisor.drain(worker)
 
@@ -442,7 +450,7 @@ class Dispatcher:
         if len(lane.calls) == 1 and lane.calls[0].gone:
             self._dissolve(lane)
             call = lane.calls.popleft()
-            call.ended = True
+            call.lane, call.ended = None, True
             self._core.left(lane.worker, call.id)
 
     def _lose(self, lane: WorkerLane, cause: Exception | None = None) -> None:
@@ -460,7 +468,7 @@ class Dispatcher:
             self._core.give_back(worker)
         else:
             self._has_begun(lane, first)
-            first.ended = True
+            first.lane, first.ended = None, True
             worker.call_id, worker.method, worker.allowed = 0, first.method, first.span.whole
             if self.loop.is_closed():
                 self._core.lost(worker, cause)
