@@ -57,7 +57,7 @@ class Channel:
         self.sending = False
         self.greeting, greeting = socket.socketpair()
         self._inner.append(greeting.detach())
-        requests, self.requests = os.pipe2(os.O_CLOEXEC | (os.O_DIRECT if ahead else 0))
+        requests, self.requests = os.pipe2(os.O_CLOEXEC | os.O_DIRECT) if ahead else os.pipe()
         self._inner.append(requests)
         if ahead > PIPE_PACKETS:
             with contextlib.suppress(OSError):  # the user's share is used up: fewer are sent ahead

@@ -96,7 +96,7 @@ class AsyncPool:
         dispatcher = self._dispatchers.get(loop)
         if dispatcher is None:
             for other in [known for known, its in list(self._dispatchers.items()) if its.forsaken]:
-                del self._dispatchers[other]
+                self._dispatchers.pop(other).close()
             dispatcher = self._dispatchers[loop] = Dispatcher(core, loop, self._ears)
         self._dispatcher = dispatcher
         return dispatcher

@@ -24,11 +24,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 from msgspec import Raw
 
 from pyproc.errors import ResourceExhausted
-from pyproc.pool.admission import Span
+from pyproc.pool.admission import Span, seal
 from pyproc.pool.ledger import Ledger
 from pyproc.supervisor.state import Worker
 
@@ -52,6 +53,10 @@ class Waiter:
         self.worker: Worker | None = None
         self.left = False
         self.over = True
+
+    def seal(self, method: str, body: Any, limit: int, *, stream: bool) -> None:
+        """Keep the body as it is now. Raises InvalidArgument, PayloadTooLarge."""
+        self.body = seal(method, body, self.span, limit, stream=stream)
 
     def wake(self) -> None:
         """Tell whoever waits."""

@@ -30,7 +30,7 @@ from pyproc.errors import (
     Unavailable,
 )
 from pyproc.pool import failures, placed
-from pyproc.pool.admission import UNSENDABLE, Span, parse_grace, parse_timeout, seal, unsendable
+from pyproc.pool.admission import UNSENDABLE, Span, parse_grace, parse_timeout, unsendable
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
 from pyproc.pool.options import Options
@@ -138,7 +138,7 @@ class Core:
         """Join the queue with a call, whose body is encoded for that. Raises CallError for one that is not accepted."""
         try:
             self.checkout.check_room()
-            waiter.body = seal(method, body, waiter.span, self.options.spec.limits.request, stream=stream)
+            waiter.seal(method, body, self.options.spec.limits.request, stream=stream)
             self.checkout.enqueue(waiter)
         except CallError as error:
             self.ledger.reject(error)
@@ -258,7 +258,7 @@ class Core:
         return frame
 
     def took_up(self, worker: Worker, id: int, method: str, deadline: float, allowed: float) -> None:
-        """Call `id`, which was sent ahead, is the worker's first unanswered one: the call that its end is put to."""
+        """Call `id`, which was encoded before, is the worker's first unanswered one: the call that its end is put to."""
         worker.deadline, worker.allowed = deadline, allowed
         worker.method = method
         worker.call_id = id

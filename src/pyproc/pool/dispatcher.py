@@ -11,7 +11,8 @@ it. It is taken back from the busy worker then, as it is when its time is over o
 it has begun. Whoever else is first in the queue, a stream or another loop, gets the next worker whose lane is empty.
 
 With `prefetch` an empty lane is given back one turn of the loop later: the tasks that its answers woke call again before that, and
-nothing is taken back for a worker that is idle for a moment.
+nothing is taken back for a worker that is idle for a moment. A lane is kept with its worker, and is `held` while the worker is
+lent to this loop.
 
 One dispatcher serves one loop, in its thread; but for `Call.wake` nothing here is called from elsewhere.
 """
@@ -27,22 +28,22 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from pyproc.errors import CallError
 from pyproc.link.channel import WHOLE_BYTES
-from pyproc.pool.admission import UNSENDABLE, Span
+from pyproc.pool.admission import Span, request
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.core import Core
 from pyproc.pool.ear import Ear
 from pyproc.pool.lane import Lane, roomiest
-from pyproc.supervisor.state import Worker
+from pyproc.supervisor.state import Worker, call_ids
 from pyproc_wire.connection import BriefSuccess, ConnectionClosed, Failed, Part
 from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
 
 
 class Call(Waiter):
-    """One call. `lane` while it is outstanding on a worker; `ended`: it is counted; `gone`: nobody waits for it any more."""
+    """One call. `lane` while it is outstanding on a worker; `whole`: its frame is one packet; `ended`: it is counted; `gone`: nobody
+    waits for it any more."""
 
-    __slots__ = ("dispatcher", "ended", "frame", "future", "gone", "id", "lane", "method")
+    __slots__ = ("dispatcher", "ended", "frame", "future", "gone", "id", "lane", "method", "whole")
 
     def __init__(self, dispatcher: Dispatcher, method: str, span: Span) -> None:
         super().__init__(_never, span, watched=True)
@@ -52,7 +53,13 @@ class Call(Waiter):
         self.lane: WorkerLane | None = None
         self.id = 0
         self.frame = b""
-        self.ended = self.gone = False
+        self.whole = self.ended = self.gone = False
+
+    def seal(self, method: str, body: Any, limit: int, *, stream: bool) -> None:
+        """As Waiter's: the whole request."""
+        self.id = next(self.dispatcher.ids)
+        self.frame = request(self.id, method, body, self.span, limit)
+        self.whole = len(self.frame) <= WHOLE_BYTES
 
     def wake(self) -> None:
         """Its wait is over, or its time. From any thread."""
@@ -73,16 +80,16 @@ def _never() -> None:
 
 
 class WorkerLane(Lane[Call]):
-    """The lane of `worker`. `rest`: of a frame that its pipe had no room for. `lost`: its worker ended, or is the supervisor's."""
+    """The lane of `worker`. `rest`: of a frame that its pipe had no room for; `held`: its worker is ours."""
 
-    __slots__ = ("ear", "gone", "rest", "worker")
+    __slots__ = ("ear", "held", "rest", "worker")
 
     def __init__(self, worker: Worker, ear: Ear, limit: int, quota: float, looking: set[str]) -> None:
         super().__init__(limit, quota, looking)
         self.worker = worker
         self.ear = ear
         self.rest = memoryview(b"")
-        self.gone = False
+        self.held = False
 
 
 class Dispatcher:
@@ -94,7 +101,9 @@ class Dispatcher:
         self._ears = ears
         self._prefetch = core.options.prefetch
         self._looking: set[str] = set()
-        self._lanes: dict[Worker, WorkerLane] = {}
+        self.ids = call_ids()
+        self._known: dict[Worker, WorkerLane] = {}
+        self._lanes: dict[Worker, WorkerLane] = {}  # those that are held
         self._line: deque[Call] = deque()  # calls of the queue that were not sent, oldest first; and some that left it
 
     def start(self, method: str, body: Any, timeout: float | str | None) -> Call:
@@ -107,11 +116,12 @@ class Dispatcher:
             if worker is None:
                 self._join(call, body)
             else:
-                frame = core.begin(worker, method, body, span, False)
-                self._send(self._open(worker), call, frame)
+                call.frame = core.begin(worker, method, body, span, False)
+                call.id, call.deadline, call.whole = worker.call_id, worker.deadline, len(call.frame) <= WHOLE_BYTES
+                self._send(self._hold(worker), call)
         except BaseException as error:
             if worker in self._lanes:
-                self._dissolve(self._lanes[worker])
+                self._let_go(self._lanes[worker])
             core.not_begun(worker, span, error)
             raise
         return call
@@ -139,6 +149,9 @@ class Dispatcher:
         """The pool has ended: what is still outstanding is lost."""
         for lane in list(self._lanes.values()):
             self._lose(lane)
+        for lane in self._known.values():
+            lane.ear.close()
+        self._known.clear()
 
     @property
     def forsaken(self) -> bool:
@@ -153,6 +166,8 @@ class Dispatcher:
         """The worker's ear in this loop."""
         ear = self._ears.get(worker)
         if ear is None or ear.loop is not self.loop:
+            if ear is not None:
+                ear.close()
             ear = self._ears[worker] = Ear(self.loop, worker)
         return ear
 
@@ -178,7 +193,7 @@ class Dispatcher:
             self._take_back(call.lane)
         worker, call.worker = call.worker, None
         if worker is not None:
-            lane = self._open(worker)
+            lane = self._hold(worker)
             if call.lane is None:
                 self._begin_queued(lane, call)
             else:
@@ -214,55 +229,77 @@ class Dispatcher:
         return line[0] if type(oldest) is Call and oldest.dispatcher is self else None
 
     def _send_on(self, lane: WorkerLane, call: Call) -> bool:
-        """Send the first in line; whether it left the line."""
+        """Send `call`, the first in line; whether it left the line."""
+        self._line.popleft()
         if not lane.calls:
             self._begin_queued(lane, call)
-            return True
-        return self._send_ahead(lane, call)
+        elif not self._send_ahead(lane, call):
+            self._line.appendleft(call)
+            return False
+        return True
 
     # Requests.
 
-    def _open(self, worker: Worker) -> WorkerLane:
-        core = self._core
-        lane = self._lanes[worker] = WorkerLane(worker, self.ear(worker), self._prefetch, core.calls_left(worker), self._looking)
+    def _hold(self, worker: Worker) -> WorkerLane:
+        """The lane of a worker that is lent to us."""
+        lane = self._known.get(worker)
+        if lane is None:
+            for other in [other for other in self._known if other.death is not None]:
+                del self._known[other]
+            lane = WorkerLane(worker, self.ear(worker), self._prefetch, self._core.calls_left(worker), self._looking)
+            self._known[worker] = lane
+        else:
+            lane.quota = self._core.calls_left(worker)  # others may have called
+            if lane.ear.closed:
+                lane.ear = self.ear(worker)
+        lane.held = True
+        self._lanes[worker] = lane
         return lane
+
+    def _let_go(self, lane: WorkerLane) -> None:
+        """Its worker is not ours any more."""
+        lane.held = False
+        del self._lanes[lane.worker]
 
     def _begin_queued(self, lane: WorkerLane, call: Call) -> None:
         """Begin a call of the queue on an empty lane, unless its wait has ended."""
-        core = self._core
+        core, worker = self._core, lane.worker
         if not core.checkout.leave(call):
             return
-        left = call.deadline - monotonic()
-        if left <= 0:
+        if call.deadline <= monotonic():
             call.fail(core.not_served(call, call.method))
             return
+        call.over = True
         if call.worker is not None:
             core.give_back(call.worker)
-        call.over = True
-        span = call.span.left(left)
+        worker.calls += 1
+        core.took_up(worker, call.id, call.method, call.deadline, call.span.whole)
         try:
-            frame = core.begin(lane.worker, call.method, call.body, span, False)
-        except UNSENDABLE as error:
-            self._dissolve(lane)
-            try:
-                core.not_begun(lane.worker, span, error)
-            except CallError as told:
-                call.fail(told)
+            worker.connection.expect(call.id)
+        except LocalProtocolError:  # its connection is over, and the call is lost with it
+            lane.sent(call)
+            self._lose(lane)
         else:
-            self._send(lane, call, frame)
+            self._send(lane, call)
 
-    def _send(self, lane: WorkerLane, call: Call, frame: bytes) -> None:
+    def _send(self, lane: WorkerLane, call: Call) -> None:
         """Send a call that begins, to a worker that has no other."""
-        worker, channel = lane.worker, lane.worker.channel
+        channel = lane.worker.channel
         call.left = True
-        call.id, call.lane, call.deadline = worker.call_id, lane, worker.deadline
-        call.frame = frame if len(frame) <= WHOLE_BYTES else b""
+        call.lane = lane
         lane.sent(call)
         try:
-            lane.ear.attend(partial(self._hear, lane))
+            if lane.ear.deaf:
+                lane.ear.attend(partial(self._hear, lane))
             if channel.waits:
                 channel.set_waiting(waits=False)
-            self._write(lane, memoryview(frame))
+            if not call.whole:
+                self._write(lane, memoryview(call.frame))
+                return
+            try:
+                os.write(channel.requests, call.frame)
+            except BlockingIOError:
+                self._write(lane, memoryview(call.frame))
         except OSError as error:
             self._lose(lane, error)
 
@@ -287,24 +324,20 @@ class Dispatcher:
 
     def _send_ahead(self, lane: WorkerLane, call: Call) -> bool:
         """Send a call to a worker that has others, where it is one packet and finds room; whether it did. It stays in the queue."""
-        connection, id = lane.worker.connection, next(lane.worker.ids)
-        milliseconds = max(1, int((call.deadline - monotonic()) * 1000))
-        if lane.rest or len(call.body) > WHOLE_BYTES:
+        connection = lane.worker.connection
+        if lane.rest or not call.whole:
             return False
         try:
-            frame = connection.request(id, call.method, call.body, milliseconds)
-        except LocalProtocolError:  # the connection ended, which is heard next
+            connection.expect(call.id)
+        except LocalProtocolError:  # its connection is over, which is heard next
             return False
         try:
-            if len(frame) > WHOLE_BYTES:
-                raise BlockingIOError
-            os.write(lane.worker.channel.requests, frame)
+            os.write(lane.worker.channel.requests, call.frame)
         except OSError:
-            connection.withdraw(id)
+            connection.withdraw(call.id)
             return False
-        call.id, call.frame, call.lane = id, frame, lane
+        call.lane = lane
         lane.sent(call)
-        self._line.popleft()
         return True
 
     def _take_back(self, lane: WorkerLane) -> None:
@@ -336,15 +369,14 @@ class Dispatcher:
     def _hear(self, lane: WorkerLane) -> None:
         """Take in what a worker has answered, and send it what waits."""
         worker = lane.worker
+        if not lane.held:
+            lane.ear.ignore()  # it is somebody else's answer, or an end that is nobody's
+            return
         connection, first = worker.connection, lane.calls[0] if lane.calls else None
         try:
             data = worker.channel.receive(worker.finished.is_set)
-            brief = connection.brief(data)
-            if brief is not None:
-                self._settle(lane, brief)
-            else:
-                for event in connection.receive(data):
-                    self._settle(lane, event)
+            for event in connection.briefs(data) or connection.receive(data):
+                self._settle(lane, event)
         except BlockingIOError:
             return
         except RemoteProtocolError as error:
@@ -364,23 +396,26 @@ class Dispatcher:
     def _settle(self, lane: WorkerLane, event: Any) -> None:
         """One event of a worker. Raises RemoteProtocolError for one that may not come, BrokenPipeError for the end."""
         core, worker, kind = self._core, lane.worker, type(event)
-        if kind is ConnectionClosed or kind is Part:
-            raise BrokenPipeError("the worker hung up")
-        if worker.connection.mid_frame and len(lane.calls) == 1:
-            raise RemoteProtocolError("bytes follow the answer")
+        if kind is not BriefSuccess:
+            if kind is ConnectionClosed or kind is Part:
+                raise BrokenPipeError("the worker hung up")
+            if len(lane.calls) == 1 and worker.connection.mid_frame:
+                raise RemoteProtocolError("bytes follow the answer")
         call, settled = lane.answered(event.id, event.code if kind is Failed else "")
         if not settled:
             self._return([call], lane)
             return
         call.lane = None
-        self._has_begun(lane, call)
-        worker.method = call.method
+        if not call.left:
+            self._has_begun(lane, call)
         if kind is Failed:
+            worker.method = call.method
             call.fail(core.failure(worker, event))
         else:
             try:
                 value = event.body if kind is BriefSuccess else worker.connection.value(event.body)
             except LocalProtocolError as error:  # an array, where there is no numpy
+                worker.method = call.method
                 call.fail(core.failure(worker, error))
             except RemoteProtocolError:
                 lane.calls.appendleft(call)  # it is lost
@@ -411,7 +446,7 @@ class Dispatcher:
     def _go_on(self, lane: WorkerLane) -> None:
         """Send what waits to a worker that has answered, or was given to us; it is given back where there is nothing."""
         core, worker = self._core, lane.worker
-        if lane.gone or (lane.calls and lane.calls[0].gone):
+        if not lane.held or (lane.calls and lane.calls[0].gone):
             return
         if worker is core.supervisor.tried:
             core.supervisor.proven()
@@ -429,33 +464,36 @@ class Dispatcher:
 
     def _release(self, lane: WorkerLane) -> None:
         """Give back the worker of an empty lane."""
-        if not lane.calls and not lane.gone:
-            self._dissolve(lane)
+        if lane.held and not lane.calls:
+            self._let_go(lane)
             self._core.give_back(lane.worker)
 
     # Ends.
 
-    def _dissolve(self, lane: WorkerLane) -> None:
-        lane.gone = True
-        lane.ear.ignore()
+    def _stop_writing(self, lane: WorkerLane) -> None:
         if lane.rest:
             with contextlib.suppress(RuntimeError):  # the loop was closed
                 self.loop.remove_writer(lane.worker.channel.requests)
-        self._lanes.pop(lane.worker, None)
+            lane.rest = memoryview(b"")
 
     def _cancel_first(self, lane: WorkerLane) -> None:
         """If the first call's caller is gone, its worker is the supervisor's once it has no other call, to be given back or ended. Till
         then the worker is heard: it hands back or answers what could not be taken back."""
         self._take_back(lane)
         if len(lane.calls) == 1 and lane.calls[0].gone:
-            self._dissolve(lane)
+            self._stop_writing(lane)
+            self._let_go(lane)
+            lane.ear.ignore()
             call = lane.calls.popleft()
             call.lane, call.ended = None, True
             self._core.left(lane.worker, call.id)
 
     def _lose(self, lane: WorkerLane, cause: Exception | None = None) -> None:
         """The worker ended or broke the protocol: the first call is lost, the others wait again."""
-        self._dissolve(lane)
+        self._stop_writing(lane)
+        if lane.held:
+            self._let_go(lane)
+        self._known.pop(lane.worker, None)
         first, others = lane.lost()
         self._return(others, lane)
         worker = lane.worker

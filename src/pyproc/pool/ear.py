@@ -40,6 +40,16 @@ class Ear:
             self.loop.add_reader(self._fd, self._hear)
             self._polled = True
 
+    @property
+    def deaf(self) -> bool:
+        """Whether nobody listens, or would be told."""
+        return self._listener is None or not self._polled
+
+    @property
+    def closed(self) -> bool:
+        """Whether it hears nothing any more."""
+        return self._fd < 0
+
     def ignore(self) -> None:
         """Nobody listens any more."""
         self._listener = None
@@ -47,7 +57,7 @@ class Ear:
     def _hear(self) -> None:
         if self._listener is not None:
             self._listener()
-        else:  # nobody listens: it would be told again and again
+        if self._listener is None:  # nobody listens: it would be told again and again
             self.loop.remove_reader(self._fd)
             self._polled = False
 

@@ -25,11 +25,12 @@ from pyproc_wire.errors import RemoteProtocolError
 
 
 class Outstanding(Protocol):
-    """`id` and `frame` are those of the request; no frame where it is longer than a packet, and could not be taken back as a whole."""
+    """`id` and `frame` are those of the request; `whole`: it is one packet, which can be taken back."""
 
     id: int
     method: str
     frame: bytes
+    whole: bool
 
 
 C = TypeVar("C", bound=Outstanding)
@@ -51,7 +52,7 @@ class Lane(Generic[C]):
         """Whether one more may be sent."""
         calls = self.calls
         return self.quota > 0 and (
-            not calls or (len(calls) < self.limit and calls[0].frame != b"" and calls[-1].method not in self.looking)
+            not calls or (len(calls) < self.limit and calls[0].whole and calls[-1].method not in self.looking)
         )
 
     def sent(self, call: C) -> None:
