@@ -125,12 +125,13 @@ class Channel:
         except (OSError, IndexError):  # it is closed, or no descriptor is left
             return taken
         try:
-            while True:
-                taken.append(os.read(own, WHOLE_BYTES))
+            while frame := os.read(own, WHOLE_BYTES):
+                taken.append(frame)
         except BlockingIOError:
-            return taken
+            pass  # it is empty
         finally:
             os.close(own)
+        return taken
 
     @property
     def hung_up(self) -> bool:

@@ -84,11 +84,16 @@ class AsyncPool:
         if dispatcher is None or dispatcher.loop is not asyncio.get_running_loop():
             dispatcher = self._dispatch_here()
         call = dispatcher.start(method, body, timeout)
-        try:
-            return await call.future
-        finally:
-            if not call.ended:
-                dispatcher.leave(call)
+        if not call.done:
+            call.future = dispatcher.loop.create_future()
+            try:
+                await call.future
+            finally:
+                if not call.ended:
+                    dispatcher.leave(call)
+        if call.error is not None:
+            raise call.taken_error()
+        return call.value
 
     def _dispatch_here(self) -> Dispatcher:
         """The dispatcher of the running loop."""

@@ -41,19 +41,21 @@ from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
 
 class Call(Waiter):
     """One call. `lane` while it is outstanding on a worker; `whole`: its frame is one packet; `ended`: it is counted; `gone`: nobody
-    waits for it any more."""
+    waits for it any more; `done`: its `value` or `error` is there, and `future` told, if somebody has to wait for that."""
 
-    __slots__ = ("dispatcher", "ended", "frame", "future", "gone", "id", "lane", "method", "whole")
+    __slots__ = ("dispatcher", "done", "ended", "error", "frame", "future", "gone", "id", "lane", "method", "value", "whole")
 
     def __init__(self, dispatcher: Dispatcher, method: str, span: Span) -> None:
         super().__init__(_never, span, watched=True)
         self.dispatcher = dispatcher
         self.method = method
-        self.future: asyncio.Future[Any] = dispatcher.loop.create_future()
+        self.future: asyncio.Future[None] | None = None
+        self.value: Any = None
+        self.error: Any = None
         self.lane: WorkerLane | None = None
         self.id = 0
         self.frame = b""
-        self.whole = self.ended = self.gone = False
+        self.whole = self.ended = self.gone = self.done = False
 
     def seal(self, method: str, body: Any, limit: int, *, stream: bool) -> None:
         """As Waiter's: the whole request."""
@@ -68,11 +70,21 @@ class Call(Waiter):
         except RuntimeError:  # the loop was closed with this call in it: nobody waits any more
             self.dispatcher.forsake(self)
 
-    def fail(self, error: BaseException) -> None:
+    def finish(self, value: Any, error: BaseException | None = None) -> None:
         """It ended, and is counted."""
-        self.ended = True
-        if not self.future.done():
-            self.future.set_exception(error)
+        self.value, self.error = value, error
+        self.done = self.ended = True
+        if self.future is not None and not self.future.done():
+            self.future.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """It ended with `error`, and is counted."""
+        self.finish(None, error)
+
+    def taken_error(self) -> Any:
+        """Its error, which is held by nobody else then: it holds whoever raises it."""
+        error, self.error = self.error, None
+        return error
 
 
 def _never() -> None:
@@ -107,7 +119,7 @@ class Dispatcher:
         self._line: deque[Call] = deque()  # calls of the queue that were not sent, oldest first; and some that left it
 
     def start(self, method: str, body: Any, timeout: float | str | None) -> Call:
-        """The call, whose future will have its result. Raises CallError for one that is not accepted."""
+        """The call, which is perhaps done. Raises CallError for one that is not accepted."""
         core = self._core
         worker = span = None
         try:
@@ -118,7 +130,9 @@ class Dispatcher:
             else:
                 call.frame = core.begin(worker, method, body, span, False)
                 call.id, call.deadline, call.whole = worker.call_id, worker.deadline, len(call.frame) <= WHOLE_BYTES
-                self._send(self._hold(worker), call)
+                lane = self._hold(worker)
+                self._send(lane, call)
+                self._hear(lane)  # of a short function the answer is often there: to be woken costs more than to look
         except BaseException as error:
             if worker in self._lanes:
                 self._let_go(self._lanes[worker])
@@ -375,8 +389,12 @@ class Dispatcher:
         connection, first = worker.connection, lane.calls[0] if lane.calls else None
         try:
             data = worker.channel.receive(worker.finished.is_set)
-            for event in connection.briefs(data) or connection.receive(data):
-                self._settle(lane, event)
+            brief = connection.brief(data)
+            if brief is not None:
+                self._settle(lane, brief)
+            else:
+                for event in connection.briefs(data) or connection.receive(data):
+                    self._settle(lane, event)
         except BlockingIOError:
             return
         except RemoteProtocolError as error:
@@ -422,9 +440,7 @@ class Dispatcher:
                 raise
             else:
                 core.ledger.ok += 1
-                call.ended = True
-                if not call.future.done():
-                    call.future.set_result(value)
+                call.finish(value)
         if event.output:
             core.supervisor.drain(worker)
 
@@ -458,7 +474,8 @@ class Dispatcher:
             return
         worker.call_id = 0
         if self._prefetch == 1 or worker.doomed is not None:
-            self._release(lane)
+            self._let_go(lane)
+            core.give_back(worker)
         else:
             self.loop.call_soon(self._release, lane)
 
