@@ -7,6 +7,8 @@ import os
 import time
 from typing import Any
 
+from pyproc_wire.connection import WorkerConnection
+from pyproc_wire.places import ANSWERS, REQUESTS
 from pyproc_worker import check_cancelled, expose, run_worker
 
 ran: list[int] = []
@@ -48,6 +50,16 @@ async def held_in_a_loop(path: str) -> int:
 def held_then_die(path: str) -> None:
     held(path)
     os._exit(3)
+
+
+@expose
+def answer_the_next(value: int) -> None:
+    """A hostile worker: reads a call that was sent ahead behind the protocol's back and answers it before its own, with `value`."""
+    reader = WorkerConnection()
+    reader.ready({})
+    (request,) = reader.receive(os.read(REQUESTS, 65536))
+    os.write(ANSWERS, reader.success(request.id, value))
+    time.sleep(60)
 
 
 @expose

@@ -369,6 +369,22 @@ def test_large_values_arrive_between_small_ones(gate: Gate) -> None:
     run(main())
 
 
+def test_a_worker_that_answers_out_of_turn_is_ended_and_its_answer_not_believed(gate: Gate) -> None:
+    async def main() -> None:
+        async with pool_of(gate) as pool:
+            path = gate.path()
+            calls = [start(pool, "held", path), start(pool, "answer_the_next", -1)]
+            calls += [start(pool, "mark", number) for number in range(3)]
+            await until(lambda: outstanding(pool) == [5])
+            gate.open(path)
+            _, hostile, *marks = await ended(calls)
+            assert isinstance(hostile, WorkerLost) and hostile.reason == "protocol"
+            assert [mark[-1] for mark in marks] == [0, 1, 2]
+            assert (ledger(pool)["lost"], ledger(pool)["ok"]) == (1, 4)
+
+    run(main())
+
+
 def test_a_forked_child_takes_nothing_back(gate: Gate) -> None:
     async def main() -> None:
         async with pool_of(gate) as pool:
