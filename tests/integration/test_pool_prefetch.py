@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pyproc import AsyncPool, CallError, ConfigError, DeadlineExceeded, Limits, Pool, PyprocError, Sandbox, Unavailable, WorkerLost
+from pyproc.pool.dispatcher import WorkerLane
 
 SCRIPT = pathlib.Path(__file__).with_name("ahead.py")
 SUBJECT = pathlib.Path(__file__).with_name("subject.py")
@@ -59,9 +60,13 @@ async def until(true: Callable[[], Any]) -> None:
             await asyncio.sleep(0)
 
 
+def lanes(pool: AsyncPool) -> list[WorkerLane]:
+    return [lane for dispatcher in pool._dispatchers.values() for lane in dispatcher._lanes.values()]
+
+
 def outstanding(pool: AsyncPool) -> list[int]:
     """The numbers of calls on the workers that have some."""
-    return sorted(len(lane.calls) for dispatcher in pool._dispatchers.values() for lane in dispatcher._lanes.values())
+    return sorted(len(lane.calls) for lane in lanes(pool))
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -196,12 +201,13 @@ def test_workers_killed_at_any_moment_cost_a_call_each(gate: Gate) -> None:
     run(main())
 
 
-def test_a_call_whose_time_is_over_behind_another_costs_no_worker(gate: Gate) -> None:
+@pytest.mark.parametrize("prefetch", [1, 2, 8])
+def test_a_call_whose_time_is_over_behind_another_costs_no_worker(gate: Gate, prefetch: int) -> None:
     async def main() -> None:
-        async with pool_of(gate) as pool:
+        async with pool_of(gate, prefetch=prefetch) as pool:
             path = gate.path()
             held, late, other = start(pool, "held", path), start(pool, "mark", 1, timeout=0.05), start(pool, "mark", 2)
-            await until(lambda: outstanding(pool) == [3])
+            await until(lambda: ledger(pool)["in_flight"] == 3)
             with pytest.raises(DeadlineExceeded, match="found no idle worker"):
                 await late
             assert not held.done() and not other.done()
@@ -336,7 +342,8 @@ def test_a_stream_gets_a_worker_between_calls_that_are_sent_ahead() -> None:
                     await pool.call("echo", 1)
 
             done = False
-            callers = [asyncio.ensure_future(call()) for _ in range(12)]
+            callers = [asyncio.ensure_future(call()) for _ in range(24)]
+            await until(lambda: pool.status()["queued"] > 12)
             assert [part async for part in pool.stream("numbers", 40)] == list(range(40))
             done = True
             await asyncio.gather(*callers)
@@ -385,12 +392,14 @@ def test_a_worker_that_answers_out_of_turn_is_ended_and_its_answer_not_believed(
     run(main())
 
 
-def test_a_forked_child_takes_nothing_back(gate: Gate) -> None:
+def test_a_forked_child_changes_nothing_of_a_call_that_is_partly_sent(gate: Gate) -> None:
     async def main() -> None:
         async with pool_of(gate) as pool:
-            path = gate.path()
-            calls = [start(pool, "held", path)] + [start(pool, "mark", number) for number in range(3)]
-            await until(lambda: outstanding(pool) == [4])
+            (worker,) = pool.status()["workers"]
+            os.kill(worker["pid"], signal.SIGSTOP)
+            body = os.urandom(1_000_000)
+            calls = [start(pool, "echo", body)] + [start(pool, "mark", number) for number in range(3)]
+            await until(lambda: any(lane.rest for lane in lanes(pool)))
             child = os.fork()
             if child == 0:
                 code = 1
@@ -406,8 +415,9 @@ def test_a_forked_child_takes_nothing_back(gate: Gate) -> None:
                 finally:
                     os._exit(code)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-            gate.open(path)
-            assert (await ended(calls))[-1][1:] == [0, 1, 2]
+            os.kill(worker["pid"], signal.SIGCONT)
+            back, *marks = await ended(calls)
+            assert back == body and marks[-1][1:] == [0, 1, 2]
 
     run(main())
 

@@ -142,8 +142,8 @@ class Dispatcher:
 
     def leave(self, call: Call) -> None:
         """Its task goes for a reason of its own: the call is cancelled, unless it is over."""
-        if call.ended or os.getpid() != self._core.owner:
-            return
+        if os.getpid() != self._core.owner:
+            return  # a forked child collects it: the loop and the worker are the parent's
         call.gone = True
         if call.lane is not None and call.lane.calls[0] is not call:
             self._take_back(call.lane)
