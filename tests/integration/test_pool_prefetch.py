@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pyproc import AsyncPool, CallError, ConfigError, DeadlineExceeded, Limits, Pool, PyprocError, Sandbox, Unavailable, WorkerLost
-from pyproc.pool.dispatcher import WorkerLane
+from pyproc.pool.loop_call import WorkerLane
 
 SCRIPT = pathlib.Path(__file__).with_name("ahead.py")
 SUBJECT = pathlib.Path(__file__).with_name("subject.py")
