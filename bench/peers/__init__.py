@@ -37,6 +37,7 @@ class Entry(NamedTuple):
 PEERS = {
     "pyproc": Entry("pyproc_pool"),
     "pyproc, asyncio": Entry("pyproc_async"),
+    "pyproc, asyncio, prefetch 16": Entry("pyproc_ahead"),
     "bare socket": Entry("bare_socket"),
     "multiprocessing.Pool": Entry("multiprocessing_pool"),
     "ProcessPoolExecutor": Entry("process_pool_executor"),

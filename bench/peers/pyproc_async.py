@@ -11,10 +11,13 @@ from pyproc import AsyncPool
 
 
 class Peer:
+    PREFETCH = 1
+
     def __init__(self, workers: int, *, fresh: bool = False) -> None:
         self._script = Script()
         self._runner = asyncio.Runner()
-        self._pool = AsyncPool(self._script.path, workers=workers, limits=LIMITS, isolation="call" if fresh else "worker")
+        self._pool = AsyncPool(self._script.path, workers=workers, limits=LIMITS, isolation="call" if fresh else "worker",
+                               prefetch=1 if fresh else self.PREFETCH)
         self.run(self._pool.start())
         self.call = self._pool.call
 

@@ -63,6 +63,16 @@ def measure_request(codec: Codec, asking: Asking, limit: int) -> None:
         raise _too_large(size, limit)
 
 
+def plain_request(codec: Codec, id: int, method: str, body: object, deadline_ms: int, limit: int) -> bytes:
+    """One frame of at most `limit` bytes that asks for a plain call, made before it is known of whom: the connection `expect`s its
+    answer then. Raises as `CallerConnection.request`."""
+    prepared: Any = codec.prepare(body, 0) if type(body) is not Raw else body or MISSING
+    payload = codec.encode_prepared(Asking(id, method, prepared, deadline_ms), prepared, body)
+    if len(payload) > limit:
+        raise _too_large(len(payload), limit)
+    return header(len(payload)) + payload
+
+
 def _too_large(size: int, limit: int) -> LocalProtocolError:
     return LocalProtocolError(f"request is {size} bytes, limit is {limit}", code="payload_too_large")
 
@@ -205,6 +215,12 @@ class CallerConnection:
             self._open[id] = NO_STREAM
         return header(size) + payload
 
+    def expect(self, id: int) -> None:
+        """A `plain_request` is sent with this id. Raises LocalProtocolError as `request`."""
+        if id in self._open or not self._may_ask:
+            self._refuse_request(id, None)
+        self._open[id] = NO_STREAM
+
     def withdraw(self, id: int) -> None:
         """Forget a request that was not sent; nothing if there is none."""
         if self._open.pop(id, NO_STREAM) != NO_STREAM:
@@ -252,6 +268,28 @@ class CallerConnection:
         except (*DECODE_FAILURES, LocalProtocolError):
             return None
         return success if success.ok and self._open.pop(success.id, 0) else None
+
+    def briefs(self, data: bytes) -> list[BriefSuccess] | None:
+        """As `brief`, if `data` is some of them and nothing else."""
+        found: list[BriefSuccess] = []
+        at, end, longest, decode = 0, len(data), self._brief_bytes, self._decode_brief
+        try:
+            while at < end:
+                size = HEADER_BYTES + data[at + HEADER_BYTES - 1]
+                if size >= longest or data[at : at + HEADER_BYTES] != BRIEF_HEADERS[size]:
+                    return None
+                success: BriefSuccess = decode(data[at + HEADER_BYTES : at + size])
+                if not success.ok or success.id not in self._open:
+                    return None
+                found.append(success)
+                at += size
+        except (IndexError, *DECODE_FAILURES, LocalProtocolError):
+            return None
+        if len({success.id for success in found}) != len(found):
+            return None
+        for success in found:
+            del self._open[success.id]
+        return found
 
     def receive(self, data: bytes) -> list[CallerEvent]:
         """What `data` completes; `b""` says that the peer has ended.

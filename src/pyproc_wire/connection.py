@@ -6,7 +6,7 @@ The picture of the dialogue and the tables of what is permitted stand in `connec
 
 from __future__ import annotations
 
-from pyproc_wire.caller_connection import CallerConnection, CallerEvent, measure_request
+from pyproc_wire.caller_connection import CallerConnection, CallerEvent, measure_request, plain_request
 from pyproc_wire.codec import JSON, MESSAGEPACK, Codec
 from pyproc_wire.connection_state import CALL, FROM_WORKER, TO_WORKER, State
 from pyproc_wire.events import (
@@ -55,4 +55,5 @@ __all__ = [
     "WorkerEvent",
     "choose_codec",
     "measure_request",
+    "plain_request",
 ]

@@ -8,8 +8,9 @@
        | <------- part, part, ... answer -- |
        | -- (end of file) ----------------> | serve returns
 
-Answers are not batched: each is flushed before the next function begins, so that a death loses one call. A request that
-arrives early waits in `_early`; the supervisor sends none unless it was told to.
+Answers are not batched: each is flushed before the next function begins, so that a death loses one call. Requests that arrive
+together wait in `_early`. One that is met while a function runs is handed back, answered as cancelled: nobody knows how long the
+function takes, and another worker may be idle.
 
 `_lock` guards the channel and the connection. It is held whenever no function runs, so that a thread which a function
 left behind cannot take in what is not its own. Nothing is done per call that can be done per worker: signatures are
@@ -274,10 +275,12 @@ class Server:
     # What arrives while a function runs.
 
     def _take_in(self, events: list[WorkerEvent]) -> None:
-        """Sort events: requests wait, the rest concerns the present call or one that waits. The lock is held."""
+        """Sort events: requests wait or are handed back, the rest concerns the present call or one that waits. The lock is held."""
         call = calls.present
         for event in events:
-            if type(event) is Called or type(event) is BadRequest:
+            if type(event) is Called and call is not None:
+                self._channel.send(self.connection.failure(event.id, "cancelled", "another call runs", public=True))
+            elif type(event) is Called or type(event) is BadRequest:
                 self._early.append(event)
             elif type(event) is CancelRequested:
                 if call is not None and call.number == event.id:

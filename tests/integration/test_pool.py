@@ -434,7 +434,7 @@ def test_killed_workers_cost_exactly_their_calls(script: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("options", [
     {"workers": 0}, {"workers": True}, {"isolation": "tenant"}, {"isolation": "x"}, {"queue": -1}, {"timeout": "5 lightyears"},
-    {"timeout": -1}, {"env": {"A": 1}}, {"concurrency": 2}, {"prefetch": 4}, {"python": "/no/such/python"},
+    {"timeout": -1}, {"env": {"A": 1}}, {"concurrency": 2}, {"prefetch": 4}, {"prefetch": 257}, {"python": "/no/such/python"},
     {"sandbox": Sandbox("no-such-profile.json")}, {"sandbox": Sandbox(read=["/no/such/folder"])},
 ])  # fmt: skip
 def test_bad_options_name_value_and_remedy(script: pathlib.Path, options: dict[str, object]) -> None:

@@ -5,7 +5,8 @@
 
 Their names are random: how /proc shows a worker's descriptors is compared, and a memfd of its own is not taken for one of them.
 Each is at least as large as the limit of what it carries, so that one message finds room, and its size is sealed. A file that
-nobody has written takes no memory. Where the system refuses either of them there is none, and every value goes through the pipes.
+nobody has written takes no memory. Where the system refuses either of them, or none is wanted, there is none, and every value goes
+through the pipes.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ class Arena:
 
     __slots__ = ("_answers", "_inner", "_links", "_mapping", "_size", "receiver", "sender")
 
-    def __init__(self, request: int, response: int) -> None:
+    def __init__(self, request: int, response: int, *, wanted: bool = True) -> None:
         self._answers = -1
         self._inner: tuple[int, ...] = ()
         self._mapping: memfd.Mapping | None = None
         self._size, size = answers_size(response), requests_size(request)
         self.sender = Sender(lambda: self._mapping, lowest=size // 2)
         self.receiver = Receiver(self._map_answers, response, views=False)
+        if not wanted:
+            self._none()
+            return
         requests, name = -1, os.urandom(8).hex()
         self._links = (f"/memfd:requests-{name} (deleted)", f"/memfd:answers-{name} (deleted)")
         try:
@@ -45,12 +49,15 @@ class Arena:
             self.close()
             if error.errno in NOTHING_LEFT:
                 raise
-            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            self._inner = (null, null)
-            self._links = (os.devnull, os.devnull)
+            self._none()
             return
         self._mapping = mapping
         self._inner = (requests, self._answers)
+
+    def _none(self) -> None:
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._inner = (null, null)
+        self._links = (os.devnull, os.devnull)
 
     @property
     def inner(self) -> tuple[int, ...]:

@@ -14,6 +14,10 @@ bytes only, so that no descriptor can be sent over them. What a socket pair woul
   and a read while something that the worker left behind holds its end, are ended by `release`: it makes room, and writes a
   byte that is no answer. Both sides look whether the worker has `ended` before they wait, and that is said first.
 
+With `ahead` calls are sent before the worker has answered those before them (ADR 0020). Each request is a packet then, which one
+read takes as a whole and alone: what the worker has not read is `taken_back`, and the kernel says of each request which of the two
+has it. There are no arenas then: one holds the values of one call.
+
 Who uses a channel closes it, under the lock of its worker, or drops it: it closes itself when nobody holds it any more. Its
 numbers are -1 then, and never another file.
 """
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import socket
@@ -34,16 +39,18 @@ from pyproc_wire.limits import RECV_BYTES, REQUEST_BYTES, RESPONSE_BYTES
 
 KINDS = ("pipe", "pipe", "socket")  # of `inner`, as /proc names them
 NO_ANSWER = b"\xff"  # of a length beyond every limit
-WHOLE_BYTES = select.PIPE_BUF  # a write of at most so many is done as a whole, or not at all
+WHOLE_BYTES = select.PIPE_BUF  # a write of at most so many is done as a whole, or not at all; the longest packet
+PIPE_PACKETS = 16  # that a pipe holds, unless it is made larger
 
 
 class Channel:
-    """`requests` never waits, `answers` does unless `set_waiting` says otherwise; `sending`: a frame is perhaps only partly sent, and
-    nothing else may be written, as it would be taken for the rest. Raises OSError when no descriptor is left."""
+    """`ahead`: requests that may wait in the pipe. `requests` never waits, `answers` does unless `set_waiting` says otherwise;
+    `sending`: a frame is perhaps only partly sent, and nothing else may be written, as it would be taken for the rest. Raises OSError
+    when no descriptor is left."""
 
     __slots__ = ("__weakref__", "_busy", "_inner", "answers", "arena", "greeting", "links", "lively", "requests", "sending", "waits")
 
-    def __init__(self, request: int = REQUEST_BYTES, response: int = RESPONSE_BYTES, busy: float = 0.0) -> None:
+    def __init__(self, request: int = REQUEST_BYTES, response: int = RESPONSE_BYTES, ahead: int = 0, busy: float = 0.0) -> None:
         self.requests = self.answers = -1
         self._inner: list[int] = []
         self.waits = True
@@ -52,11 +59,14 @@ class Channel:
         self.sending = False
         self.greeting, greeting = socket.socketpair()
         self._inner.append(greeting.detach())
-        requests, self.requests = os.pipe()
+        requests, self.requests = os.pipe2(os.O_CLOEXEC | os.O_DIRECT) if ahead else os.pipe()
         self._inner.append(requests)
+        if ahead > PIPE_PACKETS:
+            with contextlib.suppress(OSError):  # the user's share is used up: fewer are sent ahead
+                fcntl.fcntl(self.requests, fcntl.F_SETPIPE_SZ, ahead * WHOLE_BYTES)
         self.answers, answers = os.pipe()
         self._inner.append(answers)
-        self.arena = Arena(request, response)
+        self.arena = Arena(request, response, wanted=not ahead)
         self.links = tuple(f"{kind}:[{os.fstat(fd).st_ino}]" for kind, fd in zip(KINDS, self.inner, strict=True)) + self.arena.links
         os.set_blocking(self.requests, False)
         self.greeting.setblocking(False)
@@ -115,6 +125,22 @@ class Channel:
         if ended() and not self._state(select.POLLIN):
             raise _over()
         return os.read(self.answers, RECV_BYTES)
+
+    def taken_back(self) -> list[bytes]:
+        """The requests that the worker had not read, which it will not read any more: each a frame, where `ahead` was given."""
+        taken: list[bytes] = []
+        try:
+            own = os.open(f"/proc/self/fd/{self._inner[-1]}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, IndexError):  # it is closed, or no descriptor is left
+            return taken
+        try:
+            while frame := os.read(own, WHOLE_BYTES):
+                taken.append(frame)
+        except BlockingIOError:
+            pass  # it is empty
+        finally:
+            os.close(own)
+        return taken
 
     @property
     def hung_up(self) -> bool:

@@ -14,9 +14,10 @@ from msgspec import Raw
 
 from pyproc.config.units import parse_time
 from pyproc.errors import CallError, ConfigError, DeadlineExceeded, InternalError, InvalidArgument, PayloadTooLarge
-from pyproc_wire.connection import MESSAGEPACK, Asking, measure_request
+from pyproc_wire.connection import MESSAGEPACK, Asking, measure_request, plain_request
 from pyproc_wire.errors import LocalProtocolError, UnencodableValue
 
+ENVELOPE_BYTES = 1 << 10  # more than stands around a body: ids, numbers, and a method of at most 128 characters
 # RuntimeError: a map that another thread changes meanwhile
 UNSENDABLE = (LocalProtocolError, ValueError, TypeError, OverflowError, RuntimeError)
 
@@ -64,11 +65,20 @@ def parse_grace(grace: object) -> float:
     return 0.0 if grace == 0 and not isinstance(grace, bool) else parse_time("grace", grace)
 
 
+def request(id: int, method: str, body: Any, span: Span, limit: int) -> bytes:
+    """The frame of a plain call of at most `limit` bytes, whichever worker it is for. Raises InvalidArgument, PayloadTooLarge."""
+    try:
+        return plain_request(MESSAGEPACK, id, method, body, span.milliseconds, limit)
+    except UNSENDABLE as error:
+        raise unsendable(error) from error
+
+
 def seal(method: str, body: Any, span: Span, limit: int, *, stream: bool) -> Raw:
     """`body`, encoded, of a call whose request fits into `limit` bytes. Raises InvalidArgument, PayloadTooLarge."""
     try:
         sealed = body if type(body) is Raw else Raw(MESSAGEPACK.encode_value(body))
-        measure_request(MESSAGEPACK, Asking(0, method, sealed, span.milliseconds, stream), limit)
+        if len(sealed) > limit - ENVELOPE_BYTES:
+            measure_request(MESSAGEPACK, Asking(0, method, sealed, span.milliseconds, stream), limit)
     except UNSENDABLE as error:
         raise unsendable(error) from error
     return sealed

@@ -23,6 +23,7 @@ from pyproc.pool import options as pool_options
 from pyproc.pool.admission import Span
 from pyproc.pool.checkout import Waiter
 from pyproc.pool.core import Core
+from pyproc.pool.dispatcher import Dispatcher
 from pyproc.pool.ear import Ear, settle
 from pyproc.pool.options import PoolOptions, with_options
 from pyproc.pool.view import View
@@ -53,6 +54,8 @@ class AsyncPool:
         self._started: Core | None = None
         self._starting: asyncio.Task[Core] | None = None
         self._ears: weakref.WeakKeyDictionary[Worker, Ear] = weakref.WeakKeyDictionary()
+        self._dispatcher: Dispatcher | None = None  # the one that was used last
+        self._dispatchers: dict[asyncio.AbstractEventLoop, Dispatcher] = {}
 
     async def start(self) -> None:
         """Boot the workers, without blocking the loop. Raises ConfigError, ProtectionUnavailable, Unavailable once closed."""
@@ -77,25 +80,31 @@ class AsyncPool:
 
     async def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
-        core = self._core
-        worker, frame = await self._begin(method, body, timeout)
-        id = worker.call_id
-        try:
-            await self._send(worker, frame)
-            while True:
-                for event in worker.connection.receive(await self._receive(worker)):
-                    if type(event) is Succeeded or type(event) is Failed:
-                        return core.finish(worker, event)
-                    if type(event) is not Part:
-                        raise await self._lost(worker)
-        except TimeoutError:  # no channel's: a signal handler raised it
-            core.left(worker, id)
-            raise
-        except (OSError, RemoteProtocolError) as error:
-            raise await self._lost(worker, error) from error
-        except BaseException:
-            core.left(worker, id)
-            raise
+        dispatcher = self._dispatcher
+        if dispatcher is None or dispatcher.loop is not asyncio.get_running_loop():
+            dispatcher = self._dispatch_here()
+        call = dispatcher.start(method, body, timeout)
+        if not call.done:
+            call.future = dispatcher.loop.create_future()
+            try:
+                await call.future
+            finally:
+                if not call.ended:
+                    dispatcher.leave(call)
+        if call.error is not None:
+            raise call.taken_error()
+        return call.value
+
+    def _dispatch_here(self) -> Dispatcher:
+        """The dispatcher of the running loop."""
+        core, loop = self._core, asyncio.get_running_loop()
+        dispatcher = self._dispatchers.get(loop)
+        if dispatcher is None:
+            for other in [known for known, its in list(self._dispatchers.items()) if its.forsaken]:
+                self._dispatchers.pop(other).close()
+            dispatcher = self._dispatchers[loop] = Dispatcher(core, loop, self._ears)
+        self._dispatcher = dispatcher
+        return dispatcher
 
     async def view(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> View:
         """As Pool.view: `with await pool.view(…) as view: view.value`."""
@@ -225,10 +234,7 @@ class AsyncPool:
                 channel.sending = False
 
     async def _receive(self, worker: Worker) -> bytes:
-        loop = asyncio.get_running_loop()
-        ear = self._ears.get(worker)
-        if ear is None or ear.loop is not loop:
-            ear = self._ears[worker] = Ear(loop, worker)
+        ear = self._dispatch_here().ear(worker)
         while True:
             try:
                 return worker.channel.receive(worker.finished.is_set)
@@ -254,6 +260,10 @@ class AsyncPool:
                 await self.start()
         if self._started is not None:
             await asyncio.to_thread(self._started.close, grace)
+        here = asyncio.get_running_loop()
+        for loop, dispatcher in list(self._dispatchers.items()):
+            if loop is here or loop.is_closed():  # elsewhere the end of the workers is heard
+                dispatcher.close()
         for ear in list(self._ears.values()):
             ear.close()
         self._ears.clear()

@@ -24,11 +24,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 from msgspec import Raw
 
 from pyproc.errors import ResourceExhausted
-from pyproc.pool.admission import Span
+from pyproc.pool.admission import Span, seal
 from pyproc.pool.ledger import Ledger
 from pyproc.supervisor.state import Worker
 
@@ -41,10 +42,10 @@ class Waiter:
     `worker` is what was given, and stays what it is from `leave` on; `deadline` stands on time.monotonic(), and is `watched` where
     whoever waits has no clock of its own: `wake` may be called twice then."""
 
-    __slots__ = ("body", "deadline", "left", "over", "span", "wake", "watched", "worker")
+    __slots__ = ("_wake", "body", "deadline", "left", "over", "span", "watched", "worker")
 
     def __init__(self, wake: Callable[[], None], span: Span, *, watched: bool = False) -> None:
-        self.wake = wake
+        self._wake = wake
         self.span = span
         self.deadline = monotonic() + span.seconds
         self.watched = watched
@@ -52,6 +53,14 @@ class Waiter:
         self.worker: Worker | None = None
         self.left = False
         self.over = True
+
+    def seal(self, method: str, body: Any, limit: int, *, stream: bool) -> None:
+        """Keep the body as it is now. Raises InvalidArgument, PayloadTooLarge."""
+        self.body = seal(method, body, self.span, limit, stream=stream)
+
+    def wake(self) -> None:
+        """Tell whoever waits."""
+        self._wake()
 
 
 class Checkout:

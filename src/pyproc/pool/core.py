@@ -30,7 +30,7 @@ from pyproc.errors import (
     Unavailable,
 )
 from pyproc.pool import failures, placed
-from pyproc.pool.admission import UNSENDABLE, Span, parse_grace, parse_part_timeout, parse_timeout, seal, unsendable
+from pyproc.pool.admission import UNSENDABLE, Span, parse_grace, parse_part_timeout, parse_timeout, unsendable
 from pyproc.pool.checkout import Checkout, Waiter
 from pyproc.pool.ledger import Ledger
 from pyproc.pool.options import Options
@@ -138,7 +138,7 @@ class Core:
         """Join the queue with a call, whose body is encoded for that. Raises CallError for one that is not accepted."""
         try:
             self.checkout.check_room()
-            waiter.body = seal(method, body, waiter.span, self.options.spec.limits.request, stream=stream)
+            waiter.seal(method, body, self.options.spec.limits.request, stream=stream)
             self.checkout.enqueue(waiter)
         except CallError as error:
             self.ledger.reject(error)
@@ -154,13 +154,17 @@ class Core:
             span = waiter.span.left(left)
             waiter.over = True  # from here on the worker is the caller's
             return worker, waiter.body, span
-        error = self._closed_error() if worker is None else None
+        raise self.not_served(waiter, method)
+
+    def not_served(self, waiter: Waiter, method: str) -> PyprocError:
+        """Why a queued call, whose wait was ended, does not begin: no worker came, or too late. It is counted."""
+        error = self._closed_error() if waiter.worker is None else None
         if error is None:
             allowed = self._allowed(method, waiter.span.whole)
             error = DeadlineExceeded(f"call of {method!r} found no idle worker within {allowed}; give it more time, or the pool more "
                                      "workers")
         self.withdrawn(waiter, error.code if isinstance(error, CallError) else "internal")
-        raise error
+        return error
 
     def forsake(self, waiter: Waiter) -> bool:
         """The queued call is cancelled, unless its wait has ended already."""
@@ -253,6 +257,13 @@ class Core:
             supervisor.poke()
         return frame
 
+    def took_up(self, worker: Worker, id: int, method: str, deadline: float, allowed: float) -> None:
+        """Call `id`, which was encoded before, is the worker's first unanswered one: the call that its end is put to."""
+        worker.deadline, worker.allowed = deadline, allowed
+        worker.method = method
+        worker.call_id = id
+        self.watch(deadline)
+
     def not_begun(self, worker: Worker | None, span: Span | None, error: BaseException) -> None:
         """Of `error`, which came before the request was sent to the worker that was lent, if one was: the call is counted as what it
         became, and the worker given back. Raises what the caller is told, if that is not `error`."""
@@ -275,7 +286,7 @@ class Core:
         if output:
             self.supervisor.drain(worker)
         if worker.calls >= worker.milestone:
-            self._pass_milestone(worker)
+            self.pass_milestone(worker)
         checkout = self.checkout
         self.ledger.ok += 1
         worker.call_id = 0
@@ -287,7 +298,7 @@ class Core:
         """The call ended with the error `code`: it is counted, and the worker lent to the next one. An interrupt (see `checkout`) comes
         before both, and the call is cancelled (`left`), or after both."""
         if worker.calls >= worker.milestone:
-            self._pass_milestone(worker)
+            self.pass_milestone(worker)
         self.ledger.count(code)
         worker.call_id = 0
         self.checkout.idle.append(worker)
@@ -364,7 +375,7 @@ class Core:
     def give_back(self, worker: Worker) -> None:
         """The worker is idle: its call, which was counted, is over, or did not begin."""
         if worker.calls >= worker.milestone:
-            self._pass_milestone(worker)
+            self.pass_milestone(worker)
         worker.call_id = 0
         self.checkout.idle.append(worker)
         self._lend_on(worker)
@@ -382,7 +393,7 @@ class Core:
             if worker.finished.is_set():
                 worker.channel.close()
 
-    def _pass_milestone(self, worker: Worker) -> None:
+    def pass_milestone(self, worker: Worker) -> None:
         """What is done at the end of a worker's first call, of its last one, and of one in many."""
         if worker is self.supervisor.tried:
             self.supervisor.proven()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from pyproc.supervisor.state import Worker
 
@@ -13,30 +15,49 @@ class Ear:
     """Hears a worker's answers in one event loop. It has a descriptor of its own: the channel's may be closed, and its number taken
     again, by another thread while the loop polls for it."""
 
-    __slots__ = ("_fd", "_heard", "_polled", "_thread", "loop")
+    __slots__ = ("_fd", "_listener", "_polled", "_thread", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
         self.loop = loop
         self._thread = threading.get_ident()
-        self._heard: asyncio.Future[None] | None = None
+        self._listener: Callable[[], None] | None = None
         self._polled = False
         self._fd = os.dup(worker.channel.answers)
 
     async def listen(self) -> None:
         """Return when there is something to receive, or nothing will come any more."""
-        self._heard = heard = self.loop.create_future()
-        if not self._polled:
-            self.loop.add_reader(self._fd, self._hear)
-            self._polled = True
+        heard: asyncio.Future[None] = self.loop.create_future()
+        self.attend(partial(settle, heard))
         try:
             await heard
         finally:
-            self._heard = None
+            self.ignore()
+
+    def attend(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called, in the loop, whenever there is something to receive, or nothing will come any more."""
+        self._listener = listener
+        if not self._polled:
+            self.loop.add_reader(self._fd, self._hear)
+            self._polled = True
+
+    @property
+    def deaf(self) -> bool:
+        """Whether nobody listens, or would be told."""
+        return self._listener is None or not self._polled
+
+    @property
+    def closed(self) -> bool:
+        """Whether it hears nothing any more."""
+        return self._fd < 0
+
+    def ignore(self) -> None:
+        """Nobody listens any more."""
+        self._listener = None
 
     def _hear(self) -> None:
-        if self._heard is not None:
-            settle(self._heard)
-        else:  # nobody listens: it would be told again and again
+        if self._listener is not None:
+            self._listener()
+        if self._listener is None:  # nobody listens: it would be told again and again
             self.loop.remove_reader(self._fd)
             self._polled = False
 

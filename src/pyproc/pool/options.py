@@ -24,6 +24,7 @@ from pyproc.supervisor.spec import WorkerSpec
 SOURCE_BYTES = 16 << 20  # a script beyond this is not a script
 QUEUE_DEFAULT = 1000  # calls
 BUSY_SECONDS_MAX = 1.0  # of an idle worker after each call
+PREFETCH_MAX = 256  # calls outstanding on a worker: each takes a page of its pipe, of which a user has 256 by default
 NO_CLOUDPICKLE = "an executor needs cloudpickle; pip install pyproc-supervisor[pickle]"
 FOR_FUNCTIONS = ("pickle", "cloudpickle")  # what a worker needs to load a function; imported once, before the fork
 
@@ -38,6 +39,11 @@ class Options:
     queue: int
     max_requests: int
     spec: WorkerSpec
+
+    @property
+    def prefetch(self) -> int:
+        """Calls that may be outstanding on a worker."""
+        return self.spec.ahead + 1
 
     @property
     def places(self) -> float:
@@ -90,9 +96,13 @@ def _read(
     if isolation not in ("worker", "call"):
         remedy = "tenants exist in the service only" if isolation == "tenant" else "write worker or call"
         raise ConfigError(f"isolation is {isolation!r}; {remedy}")
-    for option, value in (("concurrency", concurrency), ("prefetch", prefetch)):
-        if value != 1:
-            raise ConfigError(f"{option} is {value!r}; this version serves one call at a time in a worker, write 1")
+    if concurrency != 1:
+        raise ConfigError(f"concurrency is {concurrency!r}; this version serves one call at a time in a worker, write 1")
+    values.whole("prefetch", prefetch, 1, PREFETCH_MAX)
+    if prefetch > 1 and (isolation == "call" or queue < prefetch):
+        why = "each call has a worker of its own" if isolation == "call" else f"calls that are sent ahead stand in the queue of {queue}"
+        remedy = "write 1" if isolation == "call" else f"write at most {max(queue, 1)}, or a longer queue"
+        raise ConfigError(f"prefetch is {prefetch}, and {why}; {remedy}")
     busy = _busy(busy_polling, isolation)
     if not isinstance(sandbox, Sandbox | None):
         raise ConfigError(f"sandbox is {shown(sandbox)}; write Sandbox(…)")
@@ -117,7 +127,8 @@ def _read(
                       sandbox=Sandbox() if sandbox is None else sandbox, limits=Limits() if limits is None else limits,
                       environment=values.environment("env", env), python=values.interpreter("python", python),
                       preload=preloaded, solo=not zygote, apart=isolation == "call",
-                      parked=park.bound(workers) if ahead else 0, busy_polling=busy, intensity=often.intensity, period=often.period)
+                      parked=park.bound(workers) if ahead else 0, ahead=prefetch - 1, busy_polling=busy, intensity=often.intensity,
+                      period=often.period)
     return Options(name=name, isolation=isolation, timeout=parse_time("timeout", timeout), queue=queue,
                    max_requests=1 if isolation == "call" else max_requests, spec=spec)
 

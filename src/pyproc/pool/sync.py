@@ -10,6 +10,7 @@ from os import read, write
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
+from pyproc.errors import ConfigError
 from pyproc.link.channel import WHOLE_BYTES
 from pyproc.pool import batches
 from pyproc.pool import options as pool_options
@@ -40,6 +41,9 @@ class Pool:
         self._open(pool_options.read(script, **options))
 
     def _open(self, options: pool_options.Options) -> None:
+        if options.prefetch > 1:
+            raise ConfigError(f"prefetch is {options.prefetch}, and a Pool sends no call ahead: a thread waits for each, and those of "
+                              "a map travel together as it is; write 1, or use AsyncPool")
         self._core = Core(options)
         self._submissions: Submissions | None = None
         self._submitting = threading.Lock()

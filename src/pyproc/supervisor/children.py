@@ -193,6 +193,9 @@ class Supervisor:
 
     def started(self, worker: Worker, functions: dict[str, Any]) -> None:
         """A worker may be lent."""
+        if self.spec.ahead:
+            with contextlib.suppress(OSError):  # it ended; else it would preempt whoever sends it calls, at each of them
+                os.sched_setscheduler(worker.pid, os.SCHED_BATCH, os.sched_param(0))
         self._loop.watch(worker.pidfd, lambda: self._ends.ended(worker))
         for fd in worker.outputs:
             self._loop.watch(fd, lambda fd=fd: self._output.drain_one(worker, fd))  # type: ignore[misc]

@@ -14,13 +14,14 @@ from pyproc_wire.limits import REQUEST_BYTES, RESPONSE_BYTES
 
 class Outfit:
     """`outputs` are our ends, `inner` the worker's (stdout, stderr, answers, requests, greeting, both arenas), `links` how /proc shows
-    those."""
+    those. `ahead`: requests that may wait in the channel."""
 
     __slots__ = ("_inner_outputs", "channel", "links", "name", "outputs")
 
-    def __init__(self, name: str, request: int = REQUEST_BYTES, response: int = RESPONSE_BYTES, busy: float = 0.0) -> None:
+    def __init__(self, name: str, request: int = REQUEST_BYTES, response: int = RESPONSE_BYTES, ahead: int = 0,
+                 busy: float = 0.0) -> None:
         self.name = name
-        self.channel = Channel(request, response, busy)
+        self.channel = Channel(request, response, ahead, busy)
         out, inner_out = os.pipe()
         try:
             err, inner_err = os.pipe()

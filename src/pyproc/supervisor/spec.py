@@ -21,8 +21,9 @@ class Observer(Protocol):
 class WorkerSpec:
     """`script` is the absolute path, `source` its text; `solo`: a boot for each worker instead of a zygote's fork; `apart`: no worker
     may find what another one left in what the import made; `parked`: the most workers that wait beyond those, for isolation by call;
-    `busy_polling`: seconds that both ends of a call poll before they sleep; `intensity` deaths within `period` seconds break the pool
-    for one period. `observer`: of a throw-away pool in which a policy is learnt; no option of a pool leads here."""
+    `ahead`: the most calls that are sent to a worker beside the one that runs; `busy_polling`: seconds that both ends of a call poll
+    before they sleep; `intensity` deaths within `period` seconds break the pool for one period. `observer`: of a throw-away pool in
+    which a policy is learnt; no option of a pool leads here."""
 
     name: str
     script: str
@@ -36,6 +37,7 @@ class WorkerSpec:
     solo: bool
     apart: bool = False
     parked: int = 0
+    ahead: int = 0
     busy_polling: float = 0.0
     intensity: int = 5
     period: float = 60.0

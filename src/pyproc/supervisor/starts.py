@@ -98,7 +98,7 @@ class Starts:
     def ask(self, tree: Tree) -> None:
         """Ask `tree` for a worker."""
         try:
-            outfit = Outfit(f"w{self._made + 1}", self._spec.limits.request, self._spec.limits.response,
+            outfit = Outfit(f"w{self._made + 1}", self._spec.limits.request, self._spec.limits.response, self._spec.ahead,
                             self._spec.busy_polling)
         except OSError as error:
             self._not_outfitted(error)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 ENVELOPE_BYTES = 1 << 17  # what stands around a body: ids, and the report of a failure
 
 
-def _call_ids() -> Iterator[int]:
-    """64-bit numbers but 0, without end."""
+def call_ids() -> Iterator[int]:
+    """Numbers for calls, of 64 bits but 0, without end; nobody can guess the next one."""
     return filter(None, chain.from_iterable(map(struct.Struct("64Q").unpack, iter(partial(os.urandom, 512), b""))))
 
 
@@ -79,7 +79,7 @@ class Worker:
         self.death: Death | None = None
         self.finished = threading.Event()
         self.holding = threading.Lock()
-        self.ids = _call_ids()
+        self.ids = call_ids()
         self.viewed = False
         self.part_seconds = 0.0
         self.placed = False

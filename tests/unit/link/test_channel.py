@@ -226,3 +226,33 @@ def test_a_channel_that_cannot_be_opened_leaves_nothing(free: int) -> None:
         for fd in filler:
             os.close(fd)
     assert descriptors() == before
+
+
+def test_what_the_other_end_has_not_read_is_taken_back_request_by_request() -> None:
+    channel = Channel(ahead=3)
+    worker = Worker(channel)
+    try:
+        for frame in (b"first", b"second", b"third"):
+            os.write(channel.requests, frame)
+        assert os.read(worker.requests, 65536) == b"first"
+        assert channel.taken_back() == [b"second", b"third"]
+        assert channel.taken_back() == []
+        os.write(channel.requests, b"fourth")
+        assert os.read(worker.requests, 65536) == b"fourth"
+    finally:
+        channel.close()
+        worker.close()
+    assert channel.taken_back() == []
+
+
+@pytest.mark.parametrize("ahead", [16, 100, 255])
+def test_the_pipe_holds_as_many_requests_as_are_sent_ahead(ahead: int) -> None:
+    channel = Channel(ahead=ahead)
+    worker = Worker(channel)
+    try:
+        for number in range(ahead):
+            os.write(channel.requests, b"%d" % number)
+        assert channel.taken_back() == [b"%d" % number for number in range(ahead)]
+    finally:
+        channel.close()
+        worker.close()
