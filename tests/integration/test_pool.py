@@ -36,7 +36,7 @@ from pyproc import (
     Sandbox,
     WorkerLost,
 )
-from pyproc.host import cgroup
+from pyproc.host import cgroup, procfs
 from pyproc_wire.codec import MESSAGEPACK
 
 pytestmark = pytest.mark.unprivileged
@@ -517,10 +517,9 @@ def test_cpus_is_set_in_the_workers_group(script: pathlib.Path) -> None:
         return
     with Pool(script, limits=Limits(cpus=0.5)) as pool:
         assert pool.call("echo", 1) == 1
-        quotas = glob.glob(f"/sys/fs/cgroup/cpu/**/pyproc-*-{os.getpid()}-*-*/w*/cpu.cfs_quota_us", recursive=True)
-        periods = [q.replace("quota", "period") for q in quotas]
-        pairs = zip(quotas, periods, strict=True)
-        assert [int(pathlib.Path(q).read_text()) / int(pathlib.Path(p).read_text()) for q, p in pairs] == [0.5]
+        group = "/sys/fs/cgroup/cpu" + procfs.cgroups(pool.status()["workers"][0]["pid"])["cpu"]
+        quota, period = (int(pathlib.Path(group, f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        assert quota / period == 0.5
 
 
 @pytest.mark.parametrize("profile", ["strict", "default"])
