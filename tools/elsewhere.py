@@ -37,6 +37,7 @@ import pythons
 TOP = Path(__file__).resolve().parent.parent
 UID = 41234  # no account, so no group, no subordinate ids, no home: the least that a user can have
 SECONDS = 900  # of one pytest: `make test` is meant to end in 300, and a machine may have other work
+EXAMPLES = 20  # of each property, of which the main run draws 100: another interpreter differs in kinds of values, not in rare ones
 ENDING_SECONDS = 20  # pytest takes its fixtures down after an interrupt; beyond that it is killed
 # What depends on the interpreter: values, messages, what runs inside, system calls that its libraries make; with the newest
 # one, the whole of a pool. Not its own system calls, which the main run compares for all of them; not the filter's compiler,
@@ -74,7 +75,7 @@ def environment_for(interpreter: pythons.Interpreter) -> Path | None:
 
 def run_pytest(python: Path, options: list[str], *, directory: Path, unprivileged: bool) -> int:
     """Run pytest in its own session; end the whole of it at the limit."""
-    variables = dict(os.environ)
+    variables = dict(os.environ, PYPROC_EXAMPLES=str(EXAMPLES))
     if unprivileged:
         variables = {key: variables[key] for key in ("PATH", "LANG", "TERM", "PYPROC_SEED") if key in variables}
         variables["HOME"] = str(directory)
