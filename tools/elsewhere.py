@@ -1,8 +1,18 @@
-"""Runs the fast part of the suite where the main run does not: on further interpreters, and as an unprivileged uid.
+"""Runs the suite, and beside it what it does not show: further interpreters, and an unprivileged uid.
 
-Run by `make test` with the main environment's interpreter: `python tools/elsewhere.py pythons|unprivileged [options]`.
-Prints which interpreters were found; one whose environment cannot be made is a printed line and not a failure, as it
-may lack a module that its distribution packs separately. The last line of each run is pytest's own.
+    elsewhere.py beside pytest …          the suite: its output is shown as it comes
+      |-- elsewhere.py unprivileged       the tests with this mark; shown as a whole when the suite has ended
+      `-- elsewhere.py pythons            the fast part on one interpreter after another; the same
+
+Run by `make test` with the main environment's interpreter. Rules and reasons:
+* At the same time, as a third of its time a test waits for processes. Beside the suite pytest needs no workers of its own:
+  each of them would import every file once more, which is much of a short run.
+* A part that fails ends no other one; the status is 0 only if each part's is.
+* Prints which interpreters were found; one whose environment cannot be made is a printed line and not a failure, as it
+  may lack a module that its distribution packs separately. The last line of each run is pytest's own.
+* The parts are processes and not threads: what becomes an unprivileged uid is a child of a program with one thread. Each has
+  a session of its own, so that an interrupt reaches it once, from here.
+* The seed is one for all parts and stands in the first line.
 
 `unprivileged` matters when make was started by root: a sandbox that only root can build would pass every other test.
 The files are copied to a folder that the uid owns, as a checkout below a closed home cannot be reached by it; the
@@ -11,8 +21,10 @@ interpreter is the first one that this uid can execute, for the same reason.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -24,7 +36,9 @@ import pythons
 
 TOP = Path(__file__).resolve().parent.parent
 UID = 41234  # no account, so no group, no subordinate ids, no home: the least that a user can have
-SECONDS = 280  # the whole of `make test` is meant to end in 300
+SECONDS = 900  # of one pytest: `make test` is meant to end in 300, and a machine may have other work
+EXAMPLES = 20  # of each property, of which the main run draws 100: another interpreter differs in kinds of values, not in rare ones
+ENDING_SECONDS = 20  # pytest takes its fixtures down after an interrupt; beyond that it is killed
 # What depends on the interpreter: values, messages, what runs inside, system calls that its libraries make; with the newest
 # one, the whole of a pool. Not its own system calls, which the main run compares for all of them; not the filter's compiler,
 # the attacks' controls and the rules of the source, which are the same everywhere and take minutes.
@@ -32,6 +46,7 @@ FAST_PART = ("tests/unit/wire", "tests/unit/worker", "tests/property", "tests/ve
              "tests/unit/sandbox/test_workloads.py::test_library_works_under_the_worker_filter")
 WITH_THE_NEWEST = tuple(f"tests/integration/test_{name}.py" for name in (
     "pool", "pool_misuse", "pool_interrupts", "pool_executor", "denied", "work_of_a_call"))
+PARTS = ("unprivileged", "pythons")
 COPIED = ("tests", "examples", "docs", "src", "tools", "bench", "requirements")
 PR_CAPBSET_DROP = 24
 LAST_CAPABILITY = 63  # beyond the last one that a kernel knows prctl answers EINVAL, which is ignored
@@ -60,7 +75,7 @@ def environment_for(interpreter: pythons.Interpreter) -> Path | None:
 
 def run_pytest(python: Path, options: list[str], *, directory: Path, unprivileged: bool) -> int:
     """Run pytest in its own session; end the whole of it at the limit."""
-    variables = dict(os.environ)
+    variables = dict(os.environ, PYPROC_EXAMPLES=str(EXAMPLES))
     if unprivileged:
         variables = {key: variables[key] for key in ("PATH", "LANG", "TERM", "PYPROC_SEED") if key in variables}
         variables["HOME"] = str(directory)
@@ -140,6 +155,50 @@ def as_unprivileged(options: list[str]) -> int:
         shutil.rmtree(box, ignore_errors=True)
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Hand an interrupt on to a part, and kill its session if it does not end of it."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def beside(suite: list[str]) -> int:
+    """The suite and the parts at once; the suite's output as it comes, then each part's as a whole."""
+    seed = os.environ.setdefault("PYPROC_SEED", str(secrets.randbelow(1 << 32)))
+    print(f"the suite, and beside it what is shown below it: {', '.join(PARTS)}; seed: PYPROC_SEED={seed}", flush=True)
+    running: list[subprocess.Popen[bytes]] = []
+    with contextlib.ExitStack() as stack:
+        texts = [stack.enter_context(tempfile.TemporaryFile()) for _ in PARTS]
+        try:
+            running.append(subprocess.Popen(suite, cwd=TOP, stdin=subprocess.DEVNULL, start_new_session=True))
+            for part, text in zip(PARTS, texts, strict=True):
+                command = [sys.executable, __file__, part]
+                running.append(subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=text, stderr=subprocess.STDOUT,
+                                                start_new_session=True))
+            worst = running[0].wait()
+            for process, text in zip(running[1:], texts, strict=True):
+                worst = process.wait() or worst
+                text.seek(0)
+                shutil.copyfileobj(text, sys.stdout.buffer)
+                sys.stdout.flush()
+            return worst
+        finally:
+            for process in running:
+                end(process)
+
+
+def main(arguments: list[str]) -> int:
+    """`beside COMMAND…`, or a part with options for pytest."""
+    kinds = {"beside": beside, "pythons": on_further_pythons, "unprivileged": as_unprivileged}
+    return kinds[arguments[0]](arguments[1:])
+
+
 if __name__ == "__main__":
-    kinds = {"pythons": on_further_pythons, "unprivileged": as_unprivileged}
-    sys.exit(kinds[sys.argv[1]](sys.argv[2:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

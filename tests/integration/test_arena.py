@@ -20,7 +20,6 @@ from pyproc.link import arena
 from pyproc.supervisor.state import Worker
 from pyproc_wire.limits import ARENA_VALUE_BYTES as LARGE
 
-pytestmark = pytest.mark.unprivileged
 SCRIPT = pathlib.Path(__file__).with_name("arena.py")
 LIMITS = Limits(request="16 MiB", response="16 MiB", memory="512 MiB")
 MIB = 1 << 20
@@ -42,6 +41,7 @@ def workers(pool: Pool | AsyncPool) -> list[Worker]:
     return list(pool._core.supervisor._workers)
 
 
+@pytest.mark.unprivileged
 @pytest.mark.parametrize("size", [LARGE - 1, LARGE, 5 * MIB])
 @pytest.mark.parametrize("dtype", ["u1", ">i4", "<c8"])
 def test_an_array_arrives_there_and_back(pool: Pool, size: int, dtype: str) -> None:
@@ -86,12 +86,14 @@ def test_many_kept_arrays_cost_no_descriptor() -> None:
         assert [own.call("keep", noise(LARGE)) for _ in range(32)] == list(range(1, 33))
 
 
+@pytest.mark.unprivileged
 @pytest.mark.parametrize("profile", ["strict", "default"])
 def test_a_worker_can_write_only_answers_and_change_no_size(profile: str) -> None:
     with Pool(SCRIPT, limits=LIMITS, sandbox=Sandbox(profile)) as own:
         assert own.call("write_to_the_requests") == ["map", "write", "shrink", "shrink answers", "grow answers"]
 
 
+@pytest.mark.unprivileged
 def test_what_is_written_to_an_arena_cannot_be_executed(pool: Pool) -> None:
     refused = pool.call("run_what_was_written")
     ways = ["map", "map shared", "dup", "dup2", "dup3", "fcntl", "mprotect"]
@@ -144,6 +146,7 @@ def test_isolation_call_has_arenas_too() -> None:
         assert own.call("look", built)[:2] == [5, 5]
 
 
+@pytest.mark.unprivileged
 def test_the_limit_of_memory_holds_for_what_is_built_in_an_arena() -> None:
     """By the worker's group, or by the limit of addresses, under which so large an arena is not mapped."""
     with Pool(SCRIPT, limits=Limits(response="512 MiB", memory="256 MiB")) as own:

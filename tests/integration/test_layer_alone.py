@@ -20,7 +20,7 @@ import pytest
 
 from pyproc.config.options import LAYERS
 
-pytestmark = [pytest.mark.slow, pytest.mark.unprivileged]
+pytestmark = pytest.mark.slow  # not unprivileged: what can be shown as such a user is shown as one by root too
 
 
 class Show(NamedTuple):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
+import io
 import json
 import os
 import subprocess
@@ -31,6 +32,7 @@ from pyproc.attack import corpus as catalogue
 from pyproc.attack import run as running
 from pyproc.attack.report import UNDONE, Report
 from pyproc.attack.targets import Targets
+from pyproc.cli import program
 from pyproc.sandbox import oci, plan, seccomp
 from pyproc_worker.jail import libc
 from pyproc_worker.jail import seccomp as loader
@@ -108,9 +110,9 @@ def outcome(layers: dict[str, str]) -> dict[str, Any]:
 
 
 def doctor(arguments: list[str]) -> dict[str, Any]:
-    run = subprocess.run([sys.executable, "-m", "pyproc", "doctor", "--json", *arguments], capture_output=True, text=True,
-                         timeout=50, check=False)
-    return {"status": run.returncode, **json.loads(run.stdout)}
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        status = program.run(["doctor", "--json", *arguments])
+    return {"status": status, **json.loads(told.getvalue())}
 
 
 def corpus(order: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +149,8 @@ def main() -> None:
         return
     before = left()
     pools = {name: outcome(layers) for name, layers in asked["pools"].items()}
-    print(json.dumps({"pools": pools, "before": before, "after": left(), "doctor": doctor(asked["doctor"])}))
+    found = {"pools": pools, "before": before, "after": left()}
+    print(json.dumps({**found, "doctor": doctor(asked["doctor"])} if asked["doctor"] else found))
 
 
 # -- the tests -----------------------------------------------------------------------------------------------------------
@@ -161,7 +164,10 @@ def host(feature: str) -> dict[str, Any]:
                close=feature == "writable groups")
 
 
-def ask(rules: list[dict[str, Any]], pools: dict[str, Any], arguments: list[str], *, close: bool = False) -> dict[str, Any]:
+def ask(
+    rules: list[dict[str, Any]], pools: dict[str, Any], arguments: list[str] | None = None, *, close: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """What became of these pools where `rules` hold, and what the doctor says with these arguments, if it is asked."""
     asked = {"rules": rules, "pools": pools, "doctor": arguments, "close_groups": close}
     run = subprocess.run([sys.executable, __file__, json.dumps(asked)], capture_output=True, text=True, timeout=50, check=False)
     assert run.returncode == 0, run.stderr
@@ -204,24 +210,24 @@ def test_the_doctor_names_the_missing_layer_and_the_remedy(feature: str) -> None
 
 
 def test_an_outer_filter_is_told_from_our_own() -> None:
-    pool = ask(HARMLESS, {"pool": {}}, [])["pools"]["pool"]
+    pool = ask(HARMLESS, {"pool": {}})["pools"]["pool"]
     assert pool["served"][2] == 2 and pool["deaths"] == {"exit:3": 1}
     assert {name for name, layer in pool["layers"].items() if layer["state"] != "enforced"} <= {"cgroup"}
 
 
 def test_no_file_system_wall_is_a_refusal_although_both_are_only_preferred() -> None:
-    pool = ask([MOUNTS, LANDLOCK], {"pool": {}}, [])["pools"]["pool"]
+    pool = ask([MOUNTS, LANDLOCK], {"pool": {}})["pools"]["pool"]
     assert pool.get("layer") in plan.FILESYSTEM_WALLS, pool
 
 
 @pytest.mark.parametrize(("off", "rule"), [("landlock", MOUNTS), ("mount_namespace", LANDLOCK)])
 def test_one_wall_off_and_the_other_missing_is_a_refusal(off: str, rule: dict[str, Any]) -> None:
-    pool = ask([rule], {"pool": {off: "off"}}, [])["pools"]["pool"]
+    pool = ask([rule], {"pool": {off: "off"}})["pools"]["pool"]
     assert pool.get("layer") in plan.FILESYSTEM_WALLS, pool
 
 
 def test_without_close_range_a_pool_still_starts() -> None:
-    pools = ask([refused(ENOSYS, "close_range")], {"prefer": {"descriptors": "prefer"}, "off": {"descriptors": "off"}}, [])["pools"]
+    pools = ask([refused(ENOSYS, "close_range")], {"prefer": {"descriptors": "prefer"}, "off": {"descriptors": "off"}})["pools"]
     assert [pool.get("served", pool)[-1] for pool in pools.values()] == [2, 2], pools
 
 

@@ -44,7 +44,6 @@ from pyproc import (
 from pyproc_wire.pickled import PICKLED
 from pyproc_worker import PublicError
 
-pytestmark = pytest.mark.unprivileged
 SCRIPT = pathlib.Path(__file__).with_name("subject.py")
 FACTOR = 3
 
@@ -125,6 +124,7 @@ class Held:
 # submit
 
 
+@pytest.mark.unprivileged
 def test_functions_run_in_the_sandbox(executor: Executor) -> None:
     assert executor.submit(multiply, 21).result(20) == 42
     assert executor.submit(multiply, 21, y=3).result(20) == 63
@@ -215,6 +215,7 @@ def test_what_cannot_be_pickled_or_is_too_long_is_said_by_the_future(executor: E
 # modules
 
 
+@pytest.mark.unprivileged
 def test_modules_of_the_program_travel_with_their_code(
     tmp_path: pathlib.Path, executor: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +245,7 @@ def test_modules_of_the_program_travel_with_their_code(
         cloudpickle.unregister_pickle_by_value(of_the_program)
 
 
+@pytest.mark.unprivileged
 def test_modules_beside_a_script_are_imported_where_its_folder_is_listed(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -505,6 +507,7 @@ def test_a_dask_worker_keeps_its_own_part_and_the_task_is_in_the_sandbox(mortal:
 # deaths and bounds
 
 
+@pytest.mark.unprivileged
 def test_a_dead_worker_costs_its_own_future_alone(mortal: Executor) -> None:
     futures = [mortal.submit(os.abort if n == 3 else functools.partial(multiply, n)) for n in range(10)]
     lost = futures.pop(3).exception(20)
@@ -513,6 +516,7 @@ def test_a_dead_worker_costs_its_own_future_alone(mortal: Executor) -> None:
     assert mortal.submit(multiply, 1).result(20) == 2
 
 
+@pytest.mark.unprivileged
 def test_memory_and_time_have_their_bounds() -> None:
     with Pool(workers=1, timeout=1.0, limits=Limits(memory="256 MiB")) as pool, pool.executor() as executor:
         with pytest.raises(DeadlineExceeded):
@@ -536,6 +540,7 @@ def test_a_queue_without_room_for_the_workers_is_refused() -> None:
         pool.executor()
 
 
+@pytest.mark.unprivileged
 def test_each_function_gets_a_process_of_its_own_where_that_is_asked_for() -> None:
     def leave() -> bool:
         found = hasattr(sys, "left_behind")

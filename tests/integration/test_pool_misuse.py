@@ -26,8 +26,6 @@ from pyproc import (
 from pyproc.supervisor.death import Death
 from pyproc.supervisor.state import Worker
 
-pytestmark = pytest.mark.unprivileged
-
 SUBJECT = pathlib.Path(__file__).with_name("subject.py")
 
 
@@ -36,6 +34,7 @@ def nothing_left_behind() -> None:
     """As in test_pool: the module's pool replaces workers while tests run."""
 
 
+@pytest.mark.unprivileged
 def test_modules_beside_the_script_are_importable_where_its_folder_is_listed(tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "project" / "workers"
     folder.mkdir(parents=True)
@@ -331,6 +330,7 @@ def test_a_worker_that_was_buried_first_is_not_condemned() -> None:
         assert pool.call("echo", 1) == 1
 
 
+@pytest.mark.unprivileged
 def test_a_layer_that_is_off_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     lax = Sandbox(layers={"mdwe": "off", "parent_death": "off"})
     with Pool(pathlib.Path(__file__).with_name("subject.py"), sandbox=lax, name="lax"):
@@ -338,6 +338,7 @@ def test_a_layer_that_is_off_is_logged(caplog: pytest.LogCaptureFixture) -> None
     assert "layers_off pool=lax layers=parent_death,mdwe" in [record.getMessage() for record in caplog.records]
 
 
+@pytest.mark.unprivileged
 @pytest.mark.parametrize("way", ["itself", "below", "link"])
 def test_the_machines_processes_are_never_shown(way: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "link").symlink_to("/proc/self")
@@ -349,6 +350,7 @@ def test_the_machines_processes_are_never_shown(way: str, tmp_path: pathlib.Path
 LEAVES_A_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
 
 
+@pytest.mark.unprivileged
 @pytest.mark.parametrize(("source", "options", "told"), [
     (LEAVES_A_THREAD, {}, "{script!r} leaves 1 thread of its own running after its import, and threads do not survive a fork: start "
      "them in a function, or set the pool's option zygote to false: zygote=False, in pyproc.toml zygote = false"),

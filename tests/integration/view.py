@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 4096, 16384, 1 << 18, 2
-UID = 41234  # no account; never 65534, which stands for every unmapped uid
+UID = 41233  # no account, nor that of tools/elsewhere.py, which runs beside; never 65534, which stands for every unmapped uid
 KERNEL = ctypes.CDLL(None, use_errno=True)
 
 

@@ -29,6 +29,7 @@ assert _spec is not None and _spec.loader is not None
 play = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(play)
 
+EXAMPLES = settings().max_examples  # 100, or fewer: see conftest.py
 VECTORS = play.expectations("valid") + play.expectations("invalid")
 
 INTS = st.integers(-(2**63), 2**64 - 1)
@@ -217,7 +218,7 @@ def test_frames_are_the_same_however_they_are_chunked(payloads: list[bytes], cut
 
 @pytest.mark.parametrize("expected", [expected for expected, _ in VECTORS], ids=lambda e: e["title"])
 @given(garbage=st.binary(min_size=1, max_size=120), framed=st.booleans())
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=EXAMPLES // 5)
 def test_any_garbage_gives_events_or_blames_the_peer(expected: dict[str, Any], garbage: bytes, framed: bool) -> None:
     raw = frame(garbage) if framed else garbage
     whole = play.outcome(play.opened(expected), [raw])
@@ -255,7 +256,7 @@ def frames_of(raw: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("expected", [expected for expected, _ in VECTORS], ids=lambda expected: expected.get("name", "vector"))
 @given(damage=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=2))
-@settings(max_examples=10)
+@settings(max_examples=EXAMPLES // 10)
 def test_the_short_way_sees_what_the_long_way_sees(expected: dict[str, Any], damage: list[tuple[int, int]]) -> None:
     raw = bytearray(next(raw for other, raw in VECTORS if other is expected))
     for at, byte in damage:

@@ -105,12 +105,12 @@ def test_honest_long_values_pass(value: Any) -> None:
 
 
 @pytest.mark.parametrize("length", [SHORT_BYTES + 1, SHORT_BYTES + 1000])
-@pytest.mark.parametrize("first", range(256))
-def test_any_first_byte_before_zeros_ends_the_walk(first: int, length: int) -> None:
-    try:
-        check_keys(bytes((first,)) + b"\x00" * length)
-    except ValueError as error:
-        assert str(error)
+def test_any_first_byte_before_zeros_ends_the_walk(length: int) -> None:
+    for first in range(256):
+        try:
+            check_keys(bytes((first,)) + b"\x00" * length)
+        except ValueError as error:
+            assert str(error), f"first byte {first:#x}"
 
 
 def along_one_way(bits: int = 12) -> list[int]:

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from pyproc_wire.connection import CallerConnection, Failed, Part, Ready, Succeeded
+from pyproc_worker import arena, loop, stdio
 from pyproc_worker import channel as worker_channel
-from pyproc_worker import loop, stdio
 from pyproc_worker.registry import Registry
+
+arena.ARENA_ANSWERS = arena.ARENA_REQUESTS = -1  # no arena: at a worker's numbers this process may have any file, pytest's own even
 
 
 class Channel:

@@ -112,9 +112,10 @@ def stop(child: subprocess.Popen[bytes]) -> tuple[int, str]:
     return child.returncode, errors.decode()
 
 
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Path]:
-    child, path = start(tmp_path)
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of the worker that all connections of this file share; tests of a worker's end start their own."""
+    child, path = start(tmp_path_factory.mktemp("shared"))
     try:
         yield path
     finally:
