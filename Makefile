@@ -10,10 +10,10 @@ VENV := .venv/bin
 export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
 # pytest keeps the test files as it has rewritten them: writing them anew costs each of its processes 4 of 6 s.
 unexport PYTHONDONTWRITEBYTECODE
-# Three workers on two cores: a third of its time a test waits for processes. A file's tests stay in one worker, as a file
+# Four workers on two cores: a third of its time a test waits for processes. A file's tests stay in one worker, as a file
 # shares its pool, and the files come in their order, the heavy ones first: by their number of tests, xdist's own order, the
 # longest would come last and alone. PYTEST_WORKERS=0 runs all in one process.
-PYTEST_WORKERS ?= 3
+PYTEST_WORKERS ?= 4
 PYTEST := $(VENV)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 OPTIONS ?=
 
@@ -29,7 +29,7 @@ venv-test:
 demo: venv  ## classify real scans in a sandbox, then try to break out of it
 	@$(VENV)/python examples/demo.py
 
-test: lint  ## linters, types, layers, all tests; on further interpreters and as an unprivileged uid the fast part
+test: venv-test  ## linters, types, layers, all tests; on further interpreters and as an unprivileged uid the fast part
 	@$(VENV)/python tools/elsewhere.py beside $(PYTEST) $(OPTIONS)
 
 suite: venv-test  ## all tests on the main interpreter only (OPTIONS="-k word" goes to pytest)

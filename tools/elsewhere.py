@@ -1,6 +1,7 @@
-"""Runs the suite, and beside it what it does not show: further interpreters, and an unprivileged uid.
+"""Runs the suite, and beside it what it does not show: linters, further interpreters, and an unprivileged uid.
 
     elsewhere.py beside pytest …          the suite: its output is shown as it comes
+      |-- make lint                       shown as a whole when the suite has ended
       |-- elsewhere.py unprivileged       the tests with this mark; shown as a whole when the suite has ended
       `-- elsewhere.py pythons            the fast part on one interpreter after another; the same
 
@@ -46,7 +47,7 @@ FAST_PART = ("tests/unit/wire", "tests/unit/worker", "tests/property", "tests/ve
              "tests/unit/sandbox/test_workloads.py::test_library_works_under_the_worker_filter")
 WITH_THE_NEWEST = tuple(f"tests/integration/test_{name}.py" for name in (
     "pool", "pool_misuse", "pool_interrupts", "pool_executor", "denied", "work_of_a_call"))
-PARTS = ("unprivileged", "pythons")
+PARTS = {"lint": ("make", "--silent", "lint"), **{part: (sys.executable, __file__, part) for part in ("unprivileged", "pythons")}}
 COPIED = ("tests", "examples", "docs", "src", "tools", "bench", "requirements")
 PR_CAPBSET_DROP = 24
 LAST_CAPABILITY = 63  # beyond the last one that a kernel knows prctl answers EINVAL, which is ignored
@@ -175,8 +176,7 @@ def beside(suite: list[str]) -> int:
         texts = [stack.enter_context(tempfile.TemporaryFile()) for _ in PARTS]
         try:
             running.append(subprocess.Popen(suite, cwd=TOP, stdin=subprocess.DEVNULL, start_new_session=True))
-            for part, text in zip(PARTS, texts, strict=True):
-                command = [sys.executable, __file__, part]
+            for command, text in zip(PARTS.values(), texts, strict=True):
                 running.append(subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=text, stderr=subprocess.STDOUT,
                                                 start_new_session=True))
             worst = running[0].wait()
