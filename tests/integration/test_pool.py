@@ -444,7 +444,7 @@ def test_bad_options_name_value_and_remedy(script: pathlib.Path, options: dict[s
 
 
 @pytest.mark.parametrize(("value", "isolation", "cores", "told"), [
-    ("50 us", "worker", 1, "1 core"), ("50 us", "call", 2, "isolation call"), (2, "worker", 2, "at most 1 s"),
+    ("50 us", "worker", 1, "1 core"), ("50 us", "call", 2, "isolation call"), ("20 ms", "worker", 2, "at most 0.01 s"),
     (-1, "worker", 2, "above 0"), ("50", "worker", 2, "units"),
 ])  # fmt: skip
 def test_busy_polling_is_refused_where_an_end_has_no_core_or_nothing_to_poll_for(

@@ -435,3 +435,17 @@ def test_a_forked_child_holds_no_descriptor_of_an_asynchronous_pool() -> None:
             assert await pool.call("echo", 2) == 2
 
     asyncio.run(use())
+
+
+def test_a_worker_that_is_given_back_while_it_is_ending_keeps_no_descriptor() -> None:
+    with Pool(pathlib.Path(__file__).with_name("subject.py")) as pool:
+        core = pool._core
+        worker = core.checkout.take()
+        assert worker is not None
+        worker.doomed = "cancelled"
+        core.give_back(worker)
+        os.kill(worker.pid, signal.SIGKILL)
+        assert worker.finished.wait(20)
+        with worker.holding:
+            assert worker.channel.requests == worker.channel.answers == -1
+        assert pool.call("echo", 1) == 1

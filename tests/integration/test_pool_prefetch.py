@@ -8,13 +8,29 @@ import os
 import pathlib
 import random
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from pyproc import AsyncPool, CallError, ConfigError, DeadlineExceeded, Limits, Pool, PyprocError, Sandbox, Unavailable, WorkerLost
+from pyproc import (
+    AsyncPool,
+    CallError,
+    ConfigError,
+    DeadlineExceeded,
+    Limits,
+    Pool,
+    PyprocError,
+    ResourceExhausted,
+    Restart,
+    Sandbox,
+    Unavailable,
+    WorkerLost,
+)
+from pyproc.pool.ear import Ear
 from pyproc.pool.loop_call import WorkerLane
+from pyproc_wire.connection import CallerConnection
 
 SCRIPT = pathlib.Path(__file__).with_name("ahead.py")
 SUBJECT = pathlib.Path(__file__).with_name("subject.py")
@@ -42,8 +58,17 @@ def gate(tmp_path: pathlib.Path) -> Gate:
     return Gate(tmp_path)
 
 
-def pool_of(gate: Gate, workers: int = 1, prefetch: int = 8, **options: Any) -> AsyncPool:
-    return AsyncPool(SCRIPT, workers=workers, prefetch=prefetch, sandbox=Sandbox(read=[gate.folder]), **options)
+class Opened(AsyncPool):
+    """All its workers are there when it is entered, and not only the first."""
+
+    async def __aenter__(self) -> Opened:
+        await super().__aenter__()
+        await until(lambda: sum(worker["state"] == "idle" for worker in self.status()["workers"]) == self._options["workers"])
+        return self
+
+
+def pool_of(gate: Gate, workers: int = 1, prefetch: int = 8, **options: Any) -> Opened:
+    return Opened(SCRIPT, workers=workers, prefetch=prefetch, sandbox=Sandbox(read=[gate.folder]), **options)
 
 
 def ledger(pool: AsyncPool) -> dict[str, int]:
@@ -436,3 +461,187 @@ def test_a_prefetch_without_effect_is_refused(options: dict[str, Any], told: str
 def test_a_blocking_pool_says_that_it_sends_none_ahead() -> None:
     with pytest.raises(ConfigError, match=r"prefetch is 4, and a Pool sends no call ahead.*write 1, or use AsyncPool"):
         Pool(SCRIPT, prefetch=4)
+
+
+# Where the queue, the loop or a descriptor ends under the calls.
+
+
+def nothing_under_way(pool: AsyncPool) -> None:
+    """Nothing of the pool is under way."""
+    assert ledger(pool)["in_flight"] == 0, ledger(pool)
+
+
+def test_a_call_that_is_handed_back_after_the_queue_was_dismissed_ends(gate: Gate) -> None:
+    async def test() -> None:
+        async with pool_of(gate) as pool:
+            path = gate.path()
+            first = start(pool, "held_and_looking", path)
+            await until(lambda: outstanding(pool) == [1])
+            second = start(pool, "echo", 2)
+            await until(lambda: outstanding(pool) == [2])
+            closing = threading.Thread(target=pool._core.close, args=(20,))
+            closing.start()
+            while not pool._core.closing or pool.status()["queued"]:
+                pass  # the loop hears neither of the dismissal nor of the hand-back meanwhile
+            gate.open(path)
+            assert await first > 0
+            with pytest.raises(CallError):
+                await second
+            await asyncio.to_thread(closing.join)
+        nothing_under_way(pool)
+
+    run(test())
+
+
+def test_what_waits_behind_a_death_that_breaks_the_pool_is_told_so(gate: Gate) -> None:
+    async def test() -> None:
+        async with pool_of(gate, restart=Restart(intensity=0, period=60)) as pool:
+            path = gate.path()
+            first, others = start(pool, "held_then_die", path), [start(pool, "echo", number) for number in range(3)]
+            await until(lambda: outstanding(pool) == [4])
+            gate.open(path)
+            while pool.status()["unavailable"] is None:
+                pass  # the loop hears of nothing before all of it has happened
+            with pytest.raises(WorkerLost):
+                await first
+            for other in others:
+                with pytest.raises(Unavailable):
+                    await other
+            nothing_under_way(pool)
+
+    run(test())
+
+
+def test_a_closed_loop_leaves_no_call_and_no_worker_behind(gate: Gate) -> None:
+    pool, path = pool_of(gate), gate.path()
+    left, begun = asyncio.new_event_loop(), []
+
+    async def begin() -> None:
+        await pool.start()
+        begun.extend([start(pool, "held", path), start(pool, "echo", 1, timeout=0.1), start(pool, "echo", 2)])
+        await until(lambda: outstanding(pool) == [3])
+
+    left.run_until_complete(begin())
+    left.close()
+
+    async def go_on() -> None:
+        assert await pool.call("echo", 5, timeout=20) == 5
+        await until(lambda: ledger(pool)["in_flight"] == 0)
+        found = ledger(pool)
+        assert (found["accepted"], found["ok"], found["cancelled"]) == (4, 1, 3)
+        await pool.close()
+
+    asyncio.run(go_on())
+    for task in begun:
+        task._log_destroy_pending = False
+
+
+def test_a_loop_that_ends_with_an_idle_worker_gives_it_back(gate: Gate) -> None:
+    pool, left = pool_of(gate), asyncio.new_event_loop()
+
+    async def begin() -> None:
+        await pool.start()
+        assert await pool.call("echo", "x" * 5000) == "x" * 5000
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        left.run_until_complete(begin())
+    left.close()
+
+    async def go_on() -> None:
+        assert await pool.call("echo", 5, timeout=20) == 5
+        await pool.close()
+
+    asyncio.run(go_on())
+    nothing_under_way(pool)
+
+
+def test_an_interrupt_while_an_answer_is_read_costs_no_worker_and_no_count(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, value = pool_of(gate), CallerConnection.value
+
+    def interrupted(connection: CallerConnection, raw: Any, **options: Any) -> Any:
+        monkeypatch.setattr(CallerConnection, "value", value)
+        raise KeyboardInterrupt
+
+    async def begin() -> None:
+        await pool.start()
+        monkeypatch.setattr(CallerConnection, "value", interrupted)
+        await pool.call("echo", "x" * 3000)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(begin())
+
+    async def go_on() -> None:
+        assert await pool.call("echo", 5, timeout=20) == 5
+        await pool.close()
+
+    asyncio.run(go_on())
+    assert ledger(pool)["cancelled"] == 1
+    nothing_under_way(pool)
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_worker_that_cannot_be_heard_refuses_the_call_and_goes_back(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, queued: bool,
+) -> None:
+    def none_left(ear: Ear, loop: Any, worker: Any) -> None:
+        raise OSError(24, os.strerror(24))
+
+    async def test() -> None:
+        async with pool_of(gate) as pool:
+            waiting = []
+            if queued:
+                parts = pool.stream("parts", 2)
+                assert await anext(parts) == 0
+                waiting = [start(pool, "echo", 1)]
+                await until(lambda: pool.status()["queued"] == 1)
+            with monkeypatch.context() as patch:
+                for dispatcher in pool._dispatchers.values():
+                    dispatcher._known.clear()
+                pool._ears.clear()
+                patch.setattr(Ear, "__init__", none_left)
+                if queued:
+                    await parts.aclose()
+                with pytest.raises(ResourceExhausted, match="ulimit -n") as refused:
+                    await (waiting[0] if queued else pool.call("echo", 1))
+            assert refused.value.bound == "descriptors"
+            assert await pool.call("echo", 2, timeout=20) == 2
+            nothing_under_way(pool)
+
+    run(test())
+
+
+@pytest.mark.parametrize("prefetch", [1, 4])
+def test_a_death_is_told_while_all_threads_of_the_loop_wait(gate: Gate, prefetch: int) -> None:
+    async def test() -> None:
+        over, loop = threading.Event(), asyncio.get_running_loop()
+        async with pool_of(gate, prefetch=prefetch) as pool:
+            waiting = [loop.run_in_executor(None, over.wait) for _ in range(64)]
+            path = gate.path()
+            call = start(pool, "held_then_die", path)
+            await until(lambda: ledger(pool)["in_flight"] == 1)
+            gate.open(path)
+            with pytest.raises(WorkerLost):
+                await asyncio.wait_for(call, 20)
+            over.set()
+            await asyncio.gather(*waiting)
+
+    run(test())
+
+
+@pytest.mark.parametrize("prefetch", [1, 4])
+def test_a_loop_whose_threads_have_ended_is_told_of_a_death(gate: Gate, prefetch: int) -> None:
+    async def test() -> None:
+        pool, path = pool_of(gate, prefetch=prefetch), gate.path()
+        await pool.start()
+        call = start(pool, "held_then_die", path)
+        await until(lambda: ledger(pool)["in_flight"] == 1)
+        await asyncio.get_running_loop().shutdown_default_executor()
+        gate.open(path)
+        with pytest.raises(WorkerLost):
+            await call
+        nothing_under_way(pool)
+        pool._core.close(0)
+        pool._autopsies.shutdown()
+
+    run(test())

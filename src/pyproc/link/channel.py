@@ -48,10 +48,11 @@ class Channel:
     `sending`: a frame is perhaps only partly sent, and nothing else may be written, as it would be taken for the rest. Raises OSError
     when no descriptor is left."""
 
-    __slots__ = ("__weakref__", "_busy", "_inner", "answers", "arena", "greeting", "links", "lively", "requests", "sending", "waits")
+    __slots__ = ("__weakref__", "_busy", "_inner", "_reader", "answers", "arena", "greeting", "links", "lively", "requests", "sending",
+                 "waits")
 
     def __init__(self, request: int = REQUEST_BYTES, response: int = RESPONSE_BYTES, ahead: int = 0, busy: float = 0.0) -> None:
-        self.requests = self.answers = -1
+        self.requests = self.answers = self._reader = -1
         self._inner: list[int] = []
         self.waits = True
         self._busy = busy
@@ -61,6 +62,8 @@ class Channel:
         self._inner.append(greeting.detach())
         requests, self.requests = os.pipe2(os.O_CLOEXEC | os.O_DIRECT) if ahead else os.pipe()
         self._inner.append(requests)
+        if ahead:  # an open file of its own, as the flags of the worker's are shared with it
+            self._reader = os.open(f"/proc/self/fd/{requests}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if ahead > PIPE_PACKETS:
             with contextlib.suppress(OSError):  # the user's share is used up: fewer are sent ahead
                 fcntl.fcntl(self.requests, fcntl.F_SETPIPE_SZ, ahead * WHOLE_BYTES)
@@ -129,17 +132,9 @@ class Channel:
     def taken_back(self) -> list[bytes]:
         """The requests that the worker had not read, which it will not read any more: each a frame, where `ahead` was given."""
         taken: list[bytes] = []
-        try:
-            own = os.open(f"/proc/self/fd/{self._inner[-1]}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (OSError, IndexError):  # it is closed, or no descriptor is left
-            return taken
-        try:
-            while frame := os.read(own, WHOLE_BYTES):
+        with contextlib.suppress(OSError):  # it is empty, or closed
+            while frame := os.read(self._reader, WHOLE_BYTES):
                 taken.append(frame)
-        except BlockingIOError:
-            pass  # it is empty
-        finally:
-            os.close(own)
         return taken
 
     @property
@@ -169,8 +164,8 @@ class Channel:
         self.greeting.close()
         if hasattr(self, "arena"):
             self.arena.close()
-        closing, self._inner = [*self._inner, self.requests, self.answers], []
-        self.requests = self.answers = -1
+        closing, self._inner = [*self._inner, self.requests, self.answers, self._reader], []
+        self.requests = self.answers = self._reader = -1
         for fd in closing:
             if fd >= 0:
                 os.close(fd)

@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -44,6 +44,9 @@ async def _room(fd: int) -> None:
         loop.remove_writer(fd)
 
 
+AUTOPSIES = 4  # at once; each waits for the kernel's word on a death, some milliseconds
+
+
 class AsyncPool:
     """As Pool, with the options of Pool; started by `async with` or `await start()`."""
 
@@ -54,6 +57,8 @@ class AsyncPool:
         self._started: Core | None = None
         self._starting: asyncio.Task[Core] | None = None
         self._ears: weakref.WeakKeyDictionary[Worker, Ear] = weakref.WeakKeyDictionary()
+        # not the loop's own threads, which may all be waiting for the call that is judged here
+        self._autopsies = ThreadPoolExecutor(AUTOPSIES, "pyproc-autopsy")
         self._dispatcher: Dispatcher | None = None  # the one that was used last
         self._dispatchers: dict[asyncio.AbstractEventLoop, Dispatcher] = {}
 
@@ -80,6 +85,29 @@ class AsyncPool:
 
     async def call(self, method: str, body: Any = None, *, timeout: float | str | None = None) -> Any:
         """Call `method` with `body`; its result. Raises a CallError of contract section 4."""
+        core = self._core
+        if core.options.prefetch > 1:
+            return await self._dispatched(method, body, timeout)
+        worker, frame = await self._begin(method, body, timeout)
+        id = worker.call_id
+        try:
+            await self._send(worker, frame)
+            while True:
+                for event in worker.connection.receive(await self._receive(worker)):
+                    if type(event) is Succeeded or type(event) is Failed:
+                        return core.finish(worker, event)
+                    if type(event) is not Part:
+                        raise await self._lost(worker)
+        except TimeoutError:  # no channel's: a signal handler raised it
+            core.left(worker, id)
+            raise
+        except (OSError, RemoteProtocolError) as error:
+            raise await self._lost(worker, error) from error
+        except BaseException:
+            core.left(worker, id)
+            raise
+
+    async def _dispatched(self, method: str, body: Any, timeout: float | str | None) -> Any:
         dispatcher = self._dispatcher
         if dispatcher is None or dispatcher.loop is not asyncio.get_running_loop():
             dispatcher = self._dispatch_here()
@@ -100,9 +128,11 @@ class AsyncPool:
         core, loop = self._core, asyncio.get_running_loop()
         dispatcher = self._dispatchers.get(loop)
         if dispatcher is None:
-            for other in [known for known, its in list(self._dispatchers.items()) if its.forsaken]:
-                self._dispatchers.pop(other).close()
-            dispatcher = self._dispatchers[loop] = Dispatcher(core, loop, self._ears)
+            for other in [other for other in list(self._dispatchers) if other.is_closed()]:
+                forsaken = self._dispatchers.pop(other, None)  # by one thread, if several come
+                if forsaken is not None:
+                    forsaken.abandon()
+            dispatcher = self._dispatchers[loop] = Dispatcher(core, loop, self._ears, self._autopsies)
         self._dispatcher = dispatcher
         return dispatcher
 
@@ -179,7 +209,11 @@ class AsyncPool:
         ear = self._ears.pop(worker, None)
         if ear is not None:
             ear.close()
-        return await asyncio.to_thread(self._core.lost, worker, cause)
+        try:
+            judged = asyncio.get_running_loop().run_in_executor(self._autopsies, self._core.lost, worker, cause)
+        except RuntimeError:  # the pool is closed
+            return self._core.lost(worker, cause)
+        return await judged
 
     async def _begin(self, method: str, body: Any, timeout: float | str | None, *, stream: bool = False) -> tuple[Worker, bytes]:
         """The worker that a call begins on, and its frame. Raises CallError."""
@@ -260,6 +294,7 @@ class AsyncPool:
                 await self.start()
         if self._started is not None:
             await asyncio.to_thread(self._started.close, grace)
+        self._autopsies.shutdown(wait=False)
         here = asyncio.get_running_loop()
         for loop, dispatcher in list(self._dispatchers.items()):
             if loop is here or loop.is_closed():  # elsewhere the end of the workers is heard

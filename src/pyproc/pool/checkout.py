@@ -38,11 +38,11 @@ RETRY_SECONDS = 0.05  # told to a caller whom a full queue refused
 
 class Waiter:
     """One queued call. `wake` is called from whatever thread gives a worker back, and does not raise: others are woken after it.
-    `over`: it is not accepted yet, or begins, or was counted as one that does not.
-    `worker` is what was given, and stays what it is from `leave` on; `deadline` stands on time.monotonic(), and is `watched` where
-    whoever waits has no clock of its own: `wake` may be called twice then."""
+    `over`: it is not accepted yet, or begins, or was counted as one that does not. `dismissed`: it stands in the queue no more,
+    although nobody ended its wait. `worker` is what was given, and stays what it is from `leave` on; `deadline` stands on
+    time.monotonic(), and is `watched` where whoever waits has no clock of its own: `wake` may be called twice then."""
 
-    __slots__ = ("_wake", "body", "deadline", "left", "over", "span", "watched", "worker")
+    __slots__ = ("_wake", "body", "deadline", "dismissed", "left", "over", "span", "watched", "worker")
 
     def __init__(self, wake: Callable[[], None], span: Span, *, watched: bool = False) -> None:
         self._wake = wake
@@ -52,6 +52,7 @@ class Waiter:
         self.body = Raw(b"")
         self.worker: Worker | None = None
         self.left = False
+        self.dismissed = False
         self.over = True
 
     def seal(self, method: str, body: Any, limit: int, *, stream: bool) -> None:
@@ -187,7 +188,7 @@ class Checkout:
     def rejoin(self, waiter: Waiter) -> None:
         """Join the queue again, without bound, with a call that was accepted."""
         with self._lock:
-            waiter.over = False
+            waiter.over = waiter.dismissed = False
             self.waiters.append(waiter)
         if self.idle:
             self.match()
@@ -225,6 +226,8 @@ class Checkout:
         """Nobody will be served: wake all who wait, with nothing."""
         with self._lock:
             waiting, self.waiters = self.waiters, deque()
+            for waiter in waiting:
+                waiter.dismissed = True
         for waiter in waiting:
             waiter.wake()
 

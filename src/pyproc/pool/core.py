@@ -166,6 +166,13 @@ class Core:
         self.withdrawn(waiter, error.code if isinstance(error, CallError) else "internal")
         return error
 
+    def wait_again(self, waiter: Waiter) -> None:
+        """Join the queue again with a call that was accepted, and has not begun."""
+        self.checkout.rejoin(waiter)
+        self.watch(waiter.deadline)
+        if self.closed is not None:
+            self.checkout.dismiss()
+
     def forsake(self, waiter: Waiter) -> bool:
         """The queued call is cancelled, unless its wait has ended already."""
         if not self.checkout.leave(waiter):
@@ -390,6 +397,7 @@ class Core:
     def _close_ended(self, worker: Worker) -> None:
         """Of a worker that is ending, or has ended, after its call."""
         with worker.holding:
+            worker.returned = True
             if worker.finished.is_set():
                 worker.channel.close()
 
@@ -426,7 +434,13 @@ class Core:
             worker.part_seconds = seconds
             worker.deadline = deadline
             self.watch(deadline)
-        yield
+        try:
+            yield
+        except (OSError, RemoteProtocolError):
+            raise  # it is lost, and this says why
+        except BaseException:
+            worker.part_seconds = 0.0
+            raise
         if worker.doomed is None:  # else this is what it is ended for
             worker.part_seconds = 0.0
             worker.deadline = end

@@ -1,8 +1,9 @@
 """Plain calls on an event loop: sent and answered in the loop's own callbacks, so that no task is switched to between an answer and
 the next request.
 
-    AsyncPool.call ──an idle worker──▶ its Lane: the frame is written, a future is awaited
-                   ──none──▶ the pool's queue (Checkout), in line ──▶ with `prefetch` also sent ahead, on the lane with the fewest
+    AsyncPool.call, with `prefetch` above 1
+                   ──an idle worker──▶ its Lane: the frame is written, a future is awaited
+                   ──none──▶ the pool's queue (Checkout), in line ──▶ sent ahead too, on the lane with the fewest
     a worker's answers ──▶ one read ──▶ futures ──▶ the next in line are written to that worker
 
 A call that is sent ahead stands in the queue still, until it is the first one of its lane: the queue is what is known not to have
@@ -10,7 +11,7 @@ begun. So its bound, its deadlines and the pool's end apply to it as to any othe
 it. It is taken back from the busy worker then, as it is when its time is over or its task is cancelled; where it cannot be taken back
 it has begun. Whoever else is first in the queue, a stream or another loop, gets the next worker whose lane is empty.
 
-With `prefetch` an empty lane is given back one turn of the loop later: the tasks that its answers woke call again before that, and
+An empty lane is given back one turn of the loop later: the tasks that its answers woke call again before that, and
 nothing is taken back for a worker that is idle for a moment. A lane is kept with its worker, and is `held` while the worker is
 lent to this loop.
 
@@ -24,10 +25,12 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Iterable, MutableMapping
+from concurrent.futures import Executor
 from functools import partial
 from time import monotonic
 from typing import Any
 
+from pyproc.errors import Cancelled, ResourceExhausted
 from pyproc.link.channel import WHOLE_BYTES
 from pyproc.pool.core import Core
 from pyproc.pool.ear import Ear
@@ -39,12 +42,14 @@ from pyproc_wire.errors import LocalProtocolError, RemoteProtocolError
 
 
 class Dispatcher:
-    """Of one pool and one loop. `ears`: of the pool's workers, shared with whoever else listens to them."""
+    """Of one pool and one loop. `ears`: of the pool's workers, shared with whoever else listens to them; `autopsies`: has the threads
+    in which the kernel's word on a death is waited for."""
 
-    def __init__(self, core: Core, loop: asyncio.AbstractEventLoop, ears: MutableMapping[Worker, Ear]) -> None:
+    def __init__(self, core: Core, loop: asyncio.AbstractEventLoop, ears: MutableMapping[Worker, Ear], autopsies: Executor) -> None:
         self.loop = loop
         self._core = core
         self._ears = ears
+        self._autopsies = autopsies
         self._prefetch = core.options.prefetch
         self._looking: set[str] = set()
         self.ids = call_ids()
@@ -55,29 +60,37 @@ class Dispatcher:
     def start(self, method: str, body: Any, timeout: float | str | None) -> Call:
         """The call, which is perhaps done. Raises CallError for one that is not accepted."""
         core = self._core
-        worker = span = None
+        worker = span = lane = None
         try:
             worker, span = core.lend(method, timeout, body)
             call = Call(self, method, span)
             if worker is None:
                 self._join(call, body)
                 return call
+            lane = self._refusing(worker)
             call.frame = core.begin(worker, method, body, span, False)
         except BaseException as error:
+            if lane is not None:
+                self._let_go(lane)
             core.not_begun(worker, span, error)
             raise
-        call.id, call.deadline, call.whole = worker.call_id, worker.deadline, len(call.frame) <= WHOLE_BYTES
         try:
-            lane = self._hold(worker)
+            call.id, call.deadline, call.whole = worker.call_id, worker.deadline, len(call.frame) <= WHOLE_BYTES
             self._send(lane, call)
             self._hear(lane)  # of a short function the answer is often there: to be woken costs more than to look
-        except BaseException:  # no descriptor is left for the worker's ear, or Ctrl-C
-            if call.lane is not None:
-                self.leave(call)
-            elif not call.ended:
-                core.left(worker, call.id)
+        except BaseException:  # Ctrl-C
+            if not call.ended and lane.held:
+                self._give_up(lane, call)
             raise
         return call
+
+    def _refusing(self, worker: Worker) -> WorkerLane:
+        """As `_hold`, for a call that is not accepted yet."""
+        try:
+            return self._hold(worker)
+        except ResourceExhausted as error:
+            self._core.ledger.reject(error)
+            raise
 
     def leave(self, call: Call) -> None:
         """Its task goes for a reason of its own: the call is cancelled, unless it is over."""
@@ -95,8 +108,9 @@ class Dispatcher:
 
     def forsake(self, call: Call) -> None:
         """A call that has not begun is cancelled. From any thread."""
-        call.ended = True
-        self._core.forsake(call)
+        if not call.ended:
+            call.ended = True
+            self._core.forsake(call)
 
     def close(self) -> None:
         """The pool has ended: what is still outstanding is lost."""
@@ -104,16 +118,44 @@ class Dispatcher:
             self._lose(lane)
         for lane in self._known.values():
             lane.ear.close()
+            if self._ears.get(lane.worker) is lane.ear:
+                del self._ears[lane.worker]
         self._known.clear()
 
-    @property
-    def forsaken(self) -> bool:
-        """Whether the loop was closed, and nobody is left whom it served: what it left running is cancelled."""
-        if self.loop.is_closed():
+    def abandon(self) -> None:
+        """The loop was closed: what it left running is cancelled, and nobody waits for it."""
+        if os.getpid() == self._core.owner:
             for lane in list(self._lanes.values()):
-                for call in reversed(lane.calls.copy()):
-                    self.leave(call)
-        return self.loop.is_closed() and not self._lanes
+                self._give_up(lane)
+        self.close()
+
+    def _give_up(self, lane: WorkerLane, begun: Call | None = None) -> None:
+        """All calls of a lane are cancelled, `begun` among them if it was not sent: its worker goes back where it has none, and is the
+        supervisor's else."""
+        core, worker = self._core, lane.worker
+        self._stop_writing(lane)
+        lane.ear.ignore()
+        self._let_go(lane)
+        first, others = lane.lost()
+        for call in others:
+            call.lane = None
+            if call.ended:
+                continue
+            if call.left:  # it was taken for begun
+                core.ledger.count("cancelled")
+            else:
+                self.forsake(call)
+            call.finish(None, Cancelled(f"call of {call.method!r} was cancelled"))
+        first = first or begun
+        if first is None:
+            core.give_back(worker)
+            return
+        first.lane = None
+        if not first.ended:
+            first.finish(None, Cancelled(f"call of {first.method!r} was cancelled"))
+            core.left(worker, first.id)
+        if others:
+            core.supervisor.condemn(worker, "cancelled")  # what was sent behind it must not run
 
     def ear(self, worker: Worker) -> Ear:
         """The worker's ear in this loop."""
@@ -135,8 +177,7 @@ class Dispatcher:
             core.interrupted(call)
             raise
         self._line.append(call)
-        if self._prefetch > 1:
-            self._pump()
+        self._pump()
 
     def woken(self, call: Call) -> None:
         """A worker was given to the call, its time is over, or the pool ends."""
@@ -144,17 +185,28 @@ class Dispatcher:
             return
         if call.lane is not None:
             self._take_back(call.lane)
-        worker, call.worker = call.worker, None
-        if worker is not None:
-            lane = self._hold(worker)
-            if call.lane is None:
-                self._begin_queued(lane, call)
-            else:
-                self._has_begun(call.lane, call)  # the queue knows it no more
-            self._go_on(lane)
+        if call.worker is not None:
+            self._given(call, call.worker)
         elif call.lane is None:
             self._end_wait(call)
         self._pump()
+
+    def _given(self, call: Call, worker: Worker) -> None:
+        try:
+            lane = self._hold(worker)
+        except ResourceExhausted as error:
+            if call.lane is not None:
+                self._has_begun(call.lane, call)  # which gives the worker back
+            elif self._core.checkout.leave(call):
+                self._core.withdrawn(call, error.code)
+                call.fail(error)
+            return
+        call.worker = None
+        if call.lane is None:
+            self._begin_queued(lane, call)
+        else:
+            self._has_begun(call.lane, call)  # the queue knows it no more
+        self._go_on(lane)
 
     def _end_wait(self, call: Call) -> None:
         """No worker came, or too late."""
@@ -194,17 +246,20 @@ class Dispatcher:
     # Requests.
 
     def _hold(self, worker: Worker) -> WorkerLane:
-        """The lane of a worker that is lent to us."""
+        """The lane of a worker that is lent to us. Raises ResourceExhausted when no descriptor is left."""
         lane = self._known.get(worker)
-        if lane is None:
-            for other in [other for other in self._known if other.death is not None]:
-                del self._known[other]
-            lane = WorkerLane(worker, self.ear(worker), self._prefetch, self._core.calls_left(worker), self._looking)
-            self._known[worker] = lane
-        else:
-            lane.quota = self._core.calls_left(worker)  # others may have called
-            if lane.ear.closed:
+        try:
+            if lane is None:
+                for other in [other for other in self._known if other.death is not None]:
+                    del self._known[other]
+                lane = WorkerLane(worker, self.ear(worker), self._prefetch, self._core.calls_left(worker), self._looking)
+                self._known[worker] = lane
+            elif lane.ear.closed:
                 lane.ear = self.ear(worker)
+        except OSError as error:
+            raise ResourceExhausted(f"an answer cannot be waited for: {error}; close files, or raise `ulimit -n`",
+                                    bound="descriptors") from error
+        lane.quota = self._core.calls_left(worker)  # others may have called
         lane.held = True
         self._lanes[worker] = lane
         return lane
@@ -306,10 +361,14 @@ class Dispatcher:
         for call in reversed(list(calls)):
             lane.worker.connection.withdraw(call.id)
             call.lane = None
+            if call.ended:
+                continue  # its loop was closed, and it was counted then
             if call.left:  # it was taken for begun
                 lane.worker.calls -= 1
                 call.left = False
-                self._core.checkout.rejoin(call)
+                self._core.wait_again(call)
+            elif call.dismissed:  # nobody in the queue would wake it any more
+                self._core.wait_again(call)
             if call.gone:
                 self.forsake(call)
             elif not call.watched:  # its time was over while the worker had it
@@ -343,6 +402,10 @@ class Dispatcher:
             self._lose(lane, error)
         except OSError as error:
             self._lose(lane, error)
+        except BaseException:  # Ctrl-C
+            if lane.held:
+                self._give_up(lane)
+            raise
         else:
             if lane.calls and lane.calls[0] is not first:
                 self._took_up(lane)
@@ -374,8 +437,9 @@ class Dispatcher:
             except LocalProtocolError as error:  # an array, where there is no numpy
                 worker.method = call.method
                 call.fail(core.failure(worker, error))
-            except RemoteProtocolError:
-                lane.calls.appendleft(call)  # it is lost
+            except BaseException:  # it is lost, or Ctrl-C
+                call.lane = lane
+                lane.calls.appendleft(call)
                 raise
             else:
                 core.ledger.ok += 1
@@ -401,18 +465,18 @@ class Dispatcher:
     def _go_on(self, lane: WorkerLane) -> None:
         """Send what waits to a worker that has answered, or was given to us; it is given back where there is nothing."""
         core, worker = self._core, lane.worker
-        if not lane.held or (lane.calls and lane.calls[0].gone):
+        if not lane.held:
             return
         if worker is core.supervisor.tried:
             core.supervisor.proven()
         if not lane.calls and worker.calls >= worker.milestone:
             core.pass_milestone(worker)
-        while lane.room and worker.doomed is None and (call := self._next()) is not None and self._send_on(lane, call):
+        while lane.room and (call := self._next()) is not None and self._send_on(lane, call):
             pass
         if lane.calls:
             return
         worker.call_id = 0
-        if self._prefetch == 1 or worker.doomed is not None:
+        if worker.doomed is not None:
             self._let_go(lane)
             core.give_back(worker)
         else:
@@ -467,6 +531,10 @@ class Dispatcher:
             if self.loop.is_closed():
                 self._core.lost(worker, cause)
                 return
-            judged = self.loop.run_in_executor(None, self._core.lost, worker, cause)  # it waits for the kernel's evidence
-            judged.add_done_callback(lambda judged: first.fail(judged.exception() or judged.result()))
+            try:
+                judged = self.loop.run_in_executor(self._autopsies, self._core.lost, worker, cause)
+            except RuntimeError:  # the pool is closed
+                first.fail(self._core.lost(worker, cause))
+            else:
+                judged.add_done_callback(lambda judged: first.fail(judged.exception() or judged.result()))
         self._pump()

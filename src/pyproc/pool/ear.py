@@ -55,6 +55,8 @@ class Ear:
         self._listener = None
 
     def _hear(self) -> None:
+        if self.closed:  # from another thread, whose word to the loop is on its way
+            return
         if self._listener is not None:
             self._listener()
         if self._listener is None:  # nobody listens: it would be told again and again
@@ -63,7 +65,8 @@ class Ear:
 
     def forget(self) -> None:
         """In a forked child: the loop is the parent's."""
-        os.close(self._fd)
+        if not self.closed:
+            os.close(self._fd)
         self._fd, self._polled = -1, False
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ class Call(Waiter):
         """It ended, and is counted."""
         self.value, self.error = value, error
         self.done = self.ended = True
-        if self.future is not None and not self.future.done():
+        if self.future is not None and not self.future.done() and not self.dispatcher.loop.is_closed():
             self.future.set_result(None)
 
     def fail(self, error: BaseException) -> None:
@@ -79,3 +79,8 @@ class WorkerLane(Lane[Call]):
         self.ear = ear
         self.rest = memoryview(b"")
         self.held = False
+
+    @property
+    def room(self) -> bool:
+        """Whether one more may be sent: not behind a call whose caller is gone, as it ends with its worker."""
+        return super().room and self.worker.doomed is None and not (self.calls and self.calls[0].gone)

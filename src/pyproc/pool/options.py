@@ -23,8 +23,8 @@ from pyproc.supervisor.spec import WorkerSpec
 
 SOURCE_BYTES = 16 << 20  # a script beyond this is not a script
 QUEUE_DEFAULT = 1000  # calls
-BUSY_SECONDS_MAX = 1.0  # of an idle worker after each call
-PREFETCH_MAX = 256  # calls outstanding on a worker: each takes a page of its pipe, of which a user has 256 by default
+BUSY_SECONDS_MAX = 0.01  # longer than any wake-up; what an idle worker polls counts as its cpu_time
+PREFETCH_MAX = 256  # calls outstanding on a worker: each takes a page of its pipe, which may have 256 (fs.pipe-max-size)
 NO_CLOUDPICKLE = "an executor needs cloudpickle; pip install pyproc-supervisor[pickle]"
 FOR_FUNCTIONS = ("pickle", "cloudpickle")  # what a worker needs to load a function; imported once, before the fork
 

@@ -75,7 +75,7 @@ class Ends:
         idle = self._pool.worker_gone(worker)
         with worker.holding:
             worker.finished.set()
-            if idle or worker.abandoned or worker.doomed == "retired":  # its call was over
+            if idle or worker.returned or worker.abandoned or worker.doomed == "retired":  # its call was over
                 self._loop.unwatch(worker.channel.answers)
                 worker.channel.close()  # nobody waits on it; else its caller closes it when it has the evidence
         self._release(weakref.ref(worker.channel), worker.holding, RELEASE_SECONDS)

@@ -44,11 +44,12 @@ class Worker:
     `parked`: it waits for one; `late`: ends a start that takes too long; `holding`:
     the pidfd is not closed while it is held; `milestone`: the count of calls at which something is due; `ids`: of calls, which the
     worker cannot guess, so that an answer before its question fits none; `viewed`: its last result is being looked at where it lies;
-    `part_seconds`: what the part that is awaited may take, where that is less than what the call has left, else 0."""
+    `returned`: it was given back while it was ending already; `part_seconds`: what the part that is awaited may take, where that is
+    less than what the call has left, else 0."""
 
     __slots__ = ("abandoned", "allowed", "call_id", "calls", "channel", "connection", "deadline", "death", "doomed", "finished",
                  "group", "holding", "ids", "inner_pid", "joined", "late", "links", "method", "milestone", "name", "outputs", "parked",
-                 "part_seconds",
+                 "part_seconds", "returned",
                  "pid", "pidfd", "placed", "spoken", "spoken_call", "tree", "viewed", "__weakref__")
 
     def __init__(self, tree: Tree, outfit: Outfit, response_limit: int, request_limit: int) -> None:
@@ -80,7 +81,7 @@ class Worker:
         self.finished = threading.Event()
         self.holding = threading.Lock()
         self.ids = call_ids()
-        self.viewed = False
+        self.viewed = self.returned = False
         self.part_seconds = 0.0
         self.placed = False
         self.parked = False
