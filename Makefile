@@ -10,10 +10,10 @@ VENV := .venv/bin
 export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
 # pytest keeps the test files as it has rewritten them: writing them anew costs each of its processes 4 of 6 s.
 unexport PYTHONDONTWRITEBYTECODE
-# Four workers on two cores: a third of its time a test waits for processes. A file's tests stay in one worker, as a file
+# Three workers on two cores: a third of its time a test waits for processes. A file's tests stay in one worker, as a file
 # shares its pool, and the files come in their order, the heavy ones first: by their number of tests, xdist's own order, the
 # longest would come last and alone. PYTEST_WORKERS=0 runs all in one process.
-PYTEST_WORKERS ?= 4
+PYTEST_WORKERS ?= 3
 PYTEST := $(VENV)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 OPTIONS ?=
 

@@ -179,13 +179,14 @@ def beside(suite: list[str]) -> int:
             for command, text in zip(PARTS.values(), texts, strict=True):
                 running.append(subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=text, stderr=subprocess.STDOUT,
                                                 start_new_session=True))
-            worst = running[0].wait()
-            for process, text in zip(running[1:], texts, strict=True):
-                worst = process.wait() or worst
+            statuses = {"suite": running[0].wait()}
+            for part, process, text in zip(PARTS, running[1:], texts, strict=True):
+                statuses[part] = process.wait()
                 text.seek(0)
                 shutil.copyfileobj(text, sys.stdout.buffer)
                 sys.stdout.flush()
-            return worst
+            print(", ".join(f"{part}: {'FAILED, see above' if status else 'passed'}" for part, status in statuses.items()), flush=True)
+            return max(map(abs, statuses.values()))
         finally:
             for process in running:
                 end(process)
