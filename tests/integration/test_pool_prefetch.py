@@ -63,7 +63,7 @@ class Opened(AsyncPool):
 
     async def __aenter__(self) -> Opened:
         await super().__aenter__()
-        await until(lambda: sum(worker["state"] == "idle" for worker in self.status()["workers"]) == self._options["workers"])
+        await until(lambda: len(self._core.checkout.idle) == self._options["workers"])
         return self
 
 
@@ -172,8 +172,8 @@ def test_the_worker_with_the_fewest_calls_gets_the_next(gate: Gate) -> None:
             await until(lambda: len(pool.status()["workers"]) == 2)
             paths = [gate.path(), gate.path()]
             calls = [start(pool, "held", path) for path in paths] + [start(pool, "echo", number) for number in range(4)]
-            await until(lambda: pool.status()["queued"] == 4)
-            assert outstanding(pool) == [3, 3]
+            await until(lambda: outstanding(pool) == [3, 3])
+            assert pool.status()["queued"] == 4
             for path in paths:
                 gate.open(path)
             await ended(calls)
