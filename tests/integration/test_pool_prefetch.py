@@ -4,11 +4,13 @@ waits behind a busy worker while another one is idle."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import random
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -207,9 +209,10 @@ def test_workers_killed_at_any_moment_cost_a_call_each(gate: Gate) -> None:
             for _ in range(kills):
                 goal = ledger(pool)["ok"] + random.randrange(1, 60)
                 await until(lambda: ledger(pool)["ok"] >= goal)  # noqa: B023 - it is awaited in the loop's turn
-                pids = [worker["pid"] for worker in pool.status()["workers"] if worker["state"] != "ending"]
-                if pids:
-                    os.kill(random.choice(pids), signal.SIGKILL)
+                victim = random.choice(list(pool._core.supervisor._workers))
+                with victim.holding, contextlib.suppress(ProcessLookupError):  # it has ended
+                    if victim.pidfd >= 0:
+                        signal.pidfd_send_signal(victim.pidfd, signal.SIGKILL)
             results = await ended(calls)
         lost = [number for number, result in enumerate(results) if isinstance(result, BaseException)]
         assert all(isinstance(results[number], WorkerLost) for number in lost)
@@ -507,6 +510,34 @@ def test_what_waits_behind_a_death_that_breaks_the_pool_is_told_so(gate: Gate) -
             for other in others:
                 with pytest.raises(Unavailable):
                     await other
+            nothing_under_way(pool)
+
+    run(test())
+
+
+def test_a_call_that_is_given_a_worker_when_its_time_is_over_gives_it_back_once(gate: Gate) -> None:
+    async def test() -> None:
+        async with pool_of(gate, workers=2) as pool:
+            core, path = pool._core, gate.path()
+            other = core.checkout.take()
+            assert other is not None
+            first = start(pool, "held", path)
+            await until(lambda: outstanding(pool) == [1])
+            late = start(pool, "echo", 1, timeout=30)
+            await until(lambda: outstanding(pool) == [2])
+            (waiter,) = core.checkout.waiters
+            waiter.deadline = time.monotonic()
+            core.overdue(time.monotonic())  # and before the loop hears of that:
+            core.give_back(other)
+            assert waiter.worker is other
+            with pytest.raises(DeadlineExceeded):
+                await late
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert list(core.checkout.idle) == [other]
+            gate.open(path)
+            assert await first > 0
+            assert await asyncio.gather(*(start(pool, "echo", number) for number in range(20))) == list(range(20))
             nothing_under_way(pool)
 
     run(test())

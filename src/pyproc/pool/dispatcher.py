@@ -185,7 +185,9 @@ class Dispatcher:
             return
         if call.lane is not None:
             self._take_back(call.lane)
-        if call.worker is not None:
+        if call.ended:
+            pass  # its time was over as well: the worker that it was given is given back
+        elif call.worker is not None:
             self._given(call, call.worker)
         elif call.lane is None:
             self._end_wait(call)
